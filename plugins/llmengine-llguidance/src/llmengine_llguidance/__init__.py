@@ -1,0 +1,1 @@
+"""llmengine plugin: checks, translates and verifies guided decoding constraints with llguidance."""

@@ -1,0 +1,1 @@
+"""llmengine plugin: objects in folders of the local disk."""

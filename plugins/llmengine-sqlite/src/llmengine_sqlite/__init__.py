@@ -1,0 +1,1 @@
+"""llmengine plugin: metadata in one SQLite file, safe with several processes."""

@@ -1,0 +1,1 @@
+"""One Python API over many LLM engines: completions, models, files and fine-tunes."""

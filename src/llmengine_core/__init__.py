@@ -1,0 +1,1 @@
+"""The core of llmengine: contracts, decisions and the engine that platforms embed."""
