@@ -1,0 +1,33 @@
+"""What every test of the workspace gets: Hypothesis profiles, the event loop, a watch for blocking calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
+
+ROOT = Path(__file__).parent
+
+# The number of examples is chosen here and by HYPOTHESIS_PROFILE, never in a test.
+settings.register_profile("smoke", max_examples=10, deadline=None)
+settings.register_profile("default", max_examples=50, deadline=None)
+settings.register_profile("thorough", max_examples=2_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The one event loop that the core runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """Fail a test in which code of ours blocks the event loop."""
+    packages = [path.parent.name for path in ROOT.glob("**/src/*/py.typed")]
+    with blockbuster_ctx(packages, excluded_modules=["llmengine_core.testing"]) as blockbuster:
+        yield blockbuster

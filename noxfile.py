@@ -1,0 +1,109 @@
+"""The project's checks. `nox` runs those that gate a change; `nox -l` lists the others.
+
+Sessions run in the environment that `uv run` keeps in `.venv`, so nothing is installed twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+UV = os.environ.get("UV") or shutil.which("uv") or "uv"
+
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+nox.options.default_venv_backend = "none"
+nox.options.error_on_external_run = False
+nox.options.sessions = ["lint", "types", "imports", "tests", "docs"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and banned imports."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types: sources together, then each folder of tests, whose file names may repeat."""
+    sources = [str(path) for path in sorted(ROOT.glob("plugins/*/src"))]
+    session.run("mypy", "src", *sources, "noxfile.py", "conftest.py")
+    session.run("mypy", "--explicit-package-bases", "tests", "benchmarks")
+    for tests in sorted(ROOT.glob("plugins/*/tests")):
+        session.run("mypy", str(tests))
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """The architecture's rule of imports; plugins are found, not listed."""
+    session.run("lint-imports")
+    packages = sorted(path.parent.name for path in ROOT.glob("plugins/*/src/*/py.typed"))
+    config = Path(session.create_tmp(), "plugins.toml")
+    config.write_text(
+        "[tool.importlinter]\n"
+        f"root_packages = {packages}\n"
+        "[[tool.importlinter.contracts]]\n"
+        'name = "No plugin imports another"\n'
+        'type = "independence"\n'
+        f"modules = {packages}\n"
+    )
+    session.run("lint-imports", "--config", str(config))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test of the core and the plugins, real llama.cpp on the CPU included; coverage at the end."""
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session
+@nox.parametrize("plugin", PLUGINS, ids=PLUGINS)
+def contract(session: nox.Session, plugin: str) -> None:
+    """One plugin's tests; a new folder under plugins/ is found by itself."""
+    session.run(UV, "sync", "--quiet", "--inexact", "--all-packages")
+    folder = ROOT / "plugins" / plugin / "tests"
+    if not any(folder.rglob("test_*.py")):
+        session.skip(f"{plugin} has no tests of its own")
+    session.run("pytest", str(folder), *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Only the tests that drive a real engine."""
+    session.run("pytest", "-m", "engine", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, warnings as errors."""
+    target = ROOT / "docs" / "_build" / "html"
+    session.run(UV, "run", "--group", "docs", "sphinx-build", "-W", "--keep-going", "-q", "docs", str(target))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks; ratios from one run, see benchmarks/README.md."""
+    for script in sorted(ROOT.glob("benchmarks/bench_*.py")):
+        session.run("python", str(script), *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheels and source distributions of every member, in dist/."""
+    session.run(UV, "build", "--all-packages", "--out-dir", "dist")
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Gather changes/ into CHANGELOG.md for the version in pyproject.toml."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    session.run(UV, "tool", "run", "towncrier", "build", "--yes", "--version", version)
