@@ -1,1 +1,1 @@
-"""The core of llmengine: contracts, decisions and the engine that platforms embed."""
+"""The core of llmengine: contracts, decisions, and what carries them out. Engines are plugins."""

@@ -1,0 +1,1 @@
+"""What plugins implement; each docstring is the contract."""

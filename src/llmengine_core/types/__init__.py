@@ -1,0 +1,1 @@
+"""Frozen data that crosses the core's borders: requests, chunks, specs, plans, declarations."""

@@ -1,0 +1,114 @@
+"""What plugins declare: frozen descriptions that are read without importing any engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.sampling import StructuredKind
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "BackendInfo",
+    "EnvironmentSpec",
+    "GuidedDecoderInfo",
+    "Info",
+    "ObserverInfo",
+    "RuntimeInfo",
+    "StorageInfo",
+    "StoreInfo",
+    "TransformInfo",
+]
+
+CONTRACT_VERSION = 1
+"""The contract that this core speaks. A plugin module states the one it was written for as ``CONTRACT = 1``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """What every declaration has."""
+
+    name: str
+    """Lower case letters, digits, "_"; what users write in a spec. One of a kind among all plugins."""
+    factory: str
+    """"package.module:Class", imported when a plan is carried out; importing it imports no engine."""
+    priority: int = 0
+    """Among those that fit, the higher is chosen; then the name decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentSpec:
+    """The Python environment that an engine needs."""
+
+    distribution: str
+    """Whose version counts as the engine's: "xllamacpp"."""
+    module: str
+    """What must be importable: "xllamacpp". It is looked for, never imported."""
+    requirements: tuple[str, ...] = ()
+    """What to install to get it (PEP 508)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo(Info):
+    """An inference engine. ``factory()`` takes no arguments and gives a ``Backend``."""
+
+    capabilities: Capabilities
+    formats: frozenset[str]
+    """Checkpoint formats that it loads as they are."""
+    architectures: frozenset[str] | None = None
+    """Model architectures that it loads; None where only trying tells."""
+    quantizations: frozenset[str] = frozenset()
+    """Methods that it applies by itself when it loads. What transforms add is not listed here."""
+    accelerators: frozenset[str] = frozenset({"cpu"})
+    """"cpu", "cuda"."""
+    max_shards: int = 1
+    """Most devices that one replica can be split over."""
+    environment: EnvironmentSpec | None = None
+    """None for an engine that runs elsewhere and is only spoken to."""
+    probe: str | None = None
+    """"package.module:function"; no arguments, gives a tuple of ``Problem``s of this host, imports no engine."""
+    memory_factor: float = 1.2
+    """Memory that it takes to serve weights of one byte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformInfo(Info):
+    """Offline work on checkpoints. ``factory()`` takes no arguments and gives a ``Transform``."""
+
+    source_format: str
+    target_format: str
+    methods: frozenset[str] = frozenset()
+    """Quantizations that it can produce; empty for a mere conversion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuidedDecoderInfo(Info):
+    """A checker of constraints. ``factory()`` takes no arguments and gives a ``GuidedDecoder``."""
+
+    kinds: frozenset[StructuredKind]
+    dialects: frozenset[str]
+    """Languages of engines that it translates into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageInfo(Info):
+    """Objects by URL. ``factory(url)`` gives a ``Storage`` whose keys are relative to that URL."""
+
+    schemes: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreInfo(Info):
+    """Metadata by URL. ``factory(url)`` gives a ``Store``."""
+
+    schemes: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeInfo(Info):
+    """Where replicas run. ``factory(home)`` takes the state folder as a ``Path`` and gives a ``Runtime``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverInfo(Info):
+    """Somebody who wants to know. ``factory()`` takes no arguments and gives an ``Observer``."""

@@ -1,0 +1,96 @@
+"""What runs, how it is started, and where it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Deployment", "Endpoint", "Exit", "LaunchSpec", "Resources"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What every replica of one pool runs. Equal keys share a pool."""
+
+    backend: str
+    version: str
+    """Of the engine."""
+    weights: str
+    """A file or folder on this machine, ready to load."""
+    weights_digest: str
+    """Hex digest, or a fingerprint of the folder's files."""
+    quantization: str | None = None
+    tensor_parallel_size: int = 1
+    context_length: int | None = None
+    """Tokens for each request; None is what the model was trained for."""
+    per_worker: int = 2
+    """Most requests that one replica works on at once."""
+    adapters: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Launch options of the backend's own, JSON values."""
+
+    @property
+    def key(self) -> str:
+        """A digest of all that makes two replicas interchangeable; 16 hex digits."""
+        facts = [
+            self.weights_digest, self.backend, self.version, self.quantization, self.tensor_parallel_size,
+            self.context_length, self.per_worker, self.adapters, dict(self.options),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one replica takes of a machine."""
+
+    threads: int = 1
+    memory: int = 0
+    """Bytes."""
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """How to start one replica, as data. A ``Runtime`` carries it out.
+
+    The child reads one JSON line from its standard input: ``document`` with ``address`` ("unix:/path" to
+    listen on) and ``key`` (what callers must present) added. It then holds its input open and ends when
+    that closes. It writes JSON lines to its standard output: any number of ``{"progress": 0.4, "phase":
+    "load"}`` and one ``{"ready": true, ...}``, whose further members become ``Endpoint.facts``. A reason
+    for failing goes to its standard error.
+    """
+
+    argv: tuple[str, ...]
+    """The program, absolute, and its arguments; no secrets."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the parent's environment; no secrets."""
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """JSON; may hold paths and options, no secrets."""
+    resources: Resources = field(default_factory=Resources)
+    subject: str = ""
+    """What it serves, for people, in progress and errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a replica answers."""
+
+    address: str
+    """"unix:/path/to.sock" or "http://127.0.0.1:1234"."""
+    key: str = field(repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the child said of itself when it was ready; JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended."""
+
+    code: int | None
+    """Exit status, None where a signal ended it."""
+    signal: int | None
+    reason: str
+    """The last that it wrote to its standard error, trimmed; may be empty."""

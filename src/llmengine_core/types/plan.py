@@ -1,0 +1,176 @@
+"""Facts that were seen, and the plan that was made of them: what was decided, and every reason why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "BackendFacts",
+    "Candidate",
+    "CheckpointFacts",
+    "Facts",
+    "HostFacts",
+    "PluginFault",
+    "Plan",
+    "Problem",
+    "RuleResult",
+    "TransformStep",
+    "Verdict",
+]
+
+
+class Verdict(StrEnum):
+    """What became of a rule."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """Could not be seen ahead; checked again when the plan is carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong on this machine, and what mends it."""
+
+    message: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginFault:
+    """A plugin that could not be used."""
+
+    plugin: str
+    """The entry point's name."""
+    distribution: str
+    """"llmengine-trt 0.3", or "" where it isn't known."""
+    message: str
+    mend: str | None = None
+    registers: tuple[str, ...] = ()
+    """Names that it would have registered, where they could be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """What was seen of the weights that a spec names."""
+
+    url: str
+    """Where they are, as the storage or the card names it."""
+    format: str | None = None
+    """"gguf", "safetensors", "pytorch", "adapter"; None where nothing known was found."""
+    path: str | None = None
+    """On this machine; None while they must be fetched."""
+    size: int | None = None
+    """Bytes of the weights."""
+    sha256: str | None = None
+    """What they must hash to, where somebody vouched for it."""
+    quantization: str | None = None
+    architecture: str | None = None
+    parameters: int | None = None
+    context_length: int | None = None
+    heads: int | None = None
+    problem: Problem | None = None
+    """Why they can't be used: missing, unreadable, not what they seem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendFacts:
+    """What was seen of one backend on this machine."""
+
+    importable: bool | None = None
+    """Whether its engine is here; None for one that runs elsewhere."""
+    version: str | None = None
+    """Of the engine in this environment; None where it isn't here."""
+    problems: tuple[Problem, ...] = ()
+    """What its probe found wrong on this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What this machine has."""
+
+    cpus: int
+    memory: int
+    """Bytes in all."""
+    gpus: int = 0
+    gpu_memory: int = 0
+    """Bytes of the smallest GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that resolution may know; seen by ``inspection``, never by the resolver itself."""
+
+    checkpoint: CheckpointFacts
+    host: HostFacts
+    backends: Mapping[str, BackendFacts] = field(default_factory=dict)
+    """By backend name."""
+    structured_checker: bool = False
+    """Whether a guided decoder is installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """One rule applied to one candidate."""
+
+    rule: str
+    verdict: Verdict
+    fact: str
+    """What was seen, for people."""
+    mend: str | None = None
+    """The command or change that would make it pass; None where it passed or nothing would."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformStep:
+    """One piece of offline work on a checkpoint."""
+
+    transform: str
+    """The registered name."""
+    source_format: str
+    target_format: str
+    method: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One backend, or one plugin that failed, with every rule it was held against."""
+
+    name: str
+    plugin: str
+    version: str | None = None
+    """Of the engine that would run."""
+    priority: int = 0
+    rules: tuple[RuleResult, ...] = ()
+    transforms: tuple[TransformStep, ...] = ()
+    """What must be done to the checkpoint first."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether no rule failed."""
+        return all(rule.verdict is not Verdict.FAILED for rule in self.rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was decided for a spec, and why. Serialisable; the same object is explained, stored and raised."""
+
+    model: str
+    framework: str
+    """As asked for: a name, or "auto"."""
+    checkpoint: CheckpointFacts
+    candidates: tuple[Candidate, ...]
+    """Every one, the best first."""
+    chosen: str | None
+    """The name of the candidate that is to be used; None where nothing fits."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """What else the spec asked for, for people: "quantize" → "awq"."""
+    notes: tuple[str, ...] = ()
+    """What the caller should know although it fits."""
+
+    @property
+    def choice(self) -> Candidate | None:
+        """The chosen candidate."""
+        return next((c for c in self.candidates if c.name == self.chosen), None)
