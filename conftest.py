@@ -29,5 +29,5 @@ def anyio_backend() -> str:
 def no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which code of ours blocks the event loop."""
     packages = [path.parent.name for path in ROOT.glob("**/src/*/py.typed")]
-    with blockbuster_ctx(packages, excluded_modules=["llmengine_core.testing"]) as blockbuster:
+    with blockbuster_ctx(packages) as blockbuster:
         yield blockbuster

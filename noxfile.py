@@ -6,6 +6,7 @@ Sessions run in the environment that `uv run` keeps in `.venv`, so nothing is in
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tomllib
@@ -100,6 +101,35 @@ def bench(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Wheels and source distributions of every member, in dist/."""
     session.run(UV, "build", "--all-packages", "--out-dir", "dist")
+
+
+@nox.session
+def pin(session: nox.Session) -> None:
+    """Write the versions of the whole environment into pyproject.toml; `-- --upgrade` takes the newest."""
+    pyproject = ROOT / "pyproject.toml"
+    before = pyproject.read_text()
+    try:
+        if "--upgrade" in session.posargs:
+            pyproject.write_text(with_pins(before, []))
+        session.run(UV, "lock", *session.posargs)
+        packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+        pins = [f"{each['name']}=={each['version']}" for each in packages if "registry" in each["source"]]
+        pyproject.write_text(with_pins(before, pins))
+        session.run(UV, "lock")
+    except BaseException:
+        pyproject.write_text(before)
+        raise
+
+
+def with_pins(pyproject: str, pins: list[str]) -> str:
+    """The text of pyproject.toml with these constraints."""
+    block = "".join(f'    "{each}",\n' for each in pins)
+    return re.sub(
+        r"^constraint-dependencies = \[\n.*?^\]",
+        lambda _: f"constraint-dependencies = [\n{block}]",
+        pyproject,
+        flags=re.MULTILINE | re.DOTALL,
+    )
 
 
 @nox.session
