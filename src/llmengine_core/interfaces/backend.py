@@ -65,7 +65,7 @@ class Session(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End live streams (finish reason "cancelled"), then let go of everything. Idempotent, never raises."""
+        """End live streams (finish reason "cancelled"), let go of everything. Idempotent, never raises."""
 
     async def __aenter__(self) -> Self:
         return self

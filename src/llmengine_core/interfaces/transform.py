@@ -14,9 +14,7 @@ class Transform(ABC):
     """Turns one checkpoint into another."""
 
     @abstractmethod
-    async def run(
-        self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress
-    ) -> None:
+    async def run(self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress) -> None:
         """Write ``target`` (which does not exist, in a folder that does) from ``source`` (never changed).
 
         ``source`` and ``target`` are files or folders as the format has it. Equal input gives equal bytes.

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 CONTRACT_VERSION = 1
-"""The contract that this core speaks. A plugin module states the one it was written for as ``CONTRACT = 1``."""
+"""The contract that this core speaks. A plugin module states the one it is written for: ``CONTRACT = 1``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class BackendInfo(Info):
     environment: EnvironmentSpec | None = None
     """None for an engine that runs elsewhere and is only spoken to."""
     probe: str | None = None
-    """"package.module:function"; no arguments, gives a tuple of ``Problem``s of this host, imports no engine."""
+    """"package.module:function"; no arguments, gives this host's problems as a tuple, no engine import."""
     memory_factor: float = 1.2
     """Memory that it takes to serve weights of one byte."""
 

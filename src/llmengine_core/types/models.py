@@ -104,4 +104,4 @@ class ModelRecord:
     version: int = 0
     """Of the row, for compare-and-set; 0 for a base model."""
     pending: Mapping[str, Any] | None = None
-    """A change that is being carried out: its spec and plan, as JSON. The old plan serves until it is done."""
+    """A change that is being carried out: its spec and plan, as JSON. The old plan serves until then."""
