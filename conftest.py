@@ -28,6 +28,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which code of ours blocks the event loop."""
-    packages = [path.parent.name for path in ROOT.glob("**/src/*/py.typed")]
+    typed = [*ROOT.glob("src/*/py.typed"), *ROOT.glob("plugins/*/src/*/py.typed")]
+    packages = [path.parent.name for path in typed]
     with blockbuster_ctx(packages) as blockbuster:
         yield blockbuster
