@@ -108,7 +108,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks; ratios from one run, see benchmarks/README.md."""
+    """The benchmarks: scripts that print ratios from one run."""
     for script in sorted(ROOT.glob("benchmarks/bench_*.py")):
         session.run("python", str(script), *session.posargs)
 
