@@ -6,10 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import Self
 
+from llmengine_core.errors import ServerError
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt, SessionFacts
 from llmengine_core.types.launch import Deployment, Endpoint, LaunchSpec
 
-__all__ = ["Backend", "Session"]
+__all__ = ["Backend", "Session", "SessionLost"]
+
+
+class SessionLost(ServerError):
+    """The engine is gone, or the connection to it broke, and nothing more is known of the request.
+
+    Raised by ``Session.generate``. Where it comes before the first chunk, a pool tries again elsewhere.
+    """
 
 
 class Session(ABC):
@@ -45,7 +53,7 @@ class Session(ABC):
           the engine's work within 2 s (while a prompt is being read: where ``cancels_prefill``);
         * past ``deadline`` it stops and raises ``RequestTimeoutError``;
         * it raises only errors of ``llmengine_core.errors``: ``BadRequestError`` for what the caller must
-          change, ``ServerError`` with the engine's own reason for the rest.
+          change, ``SessionLost`` where the engine is gone, ``ServerError`` with its own reason for the rest.
         """
 
     @abstractmethod

@@ -1,0 +1,81 @@
+"""The pools of one engine, shared by lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from llmengine_core.errors import LLMEngineError
+from llmengine_core.interfaces.backend import Backend
+from llmengine_core.interfaces.runtime import Runtime
+from llmengine_core.pool import Bounds, Pool
+from llmengine_core.types.launch import Deployment
+from llmengine_core.types.progress import OnProgress
+
+__all__ = ["Deployments"]
+
+
+@dataclass(eq=False)
+class Deployments:
+    """Pools by deployment key; models hold counted leases on them."""
+
+    runtime: Runtime
+    on_progress: OnProgress | None = None
+    pools: dict[str, Pool] = field(default_factory=dict)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def lease(
+        self,
+        holder: str,
+        deployment: Deployment,
+        backend: Callable[[], Backend],
+        bounds: Bounds,
+        *,
+        on_failed: Callable[[LLMEngineError], Awaitable[None]] | None = None,
+    ) -> Pool:
+        """The pool for a deployment, made if need be, scaled to what all its holders ask for.
+
+        A holder has at most one lease on a pool; a further one changes its bounds. Give it back with
+        ``release``.
+        """
+        pool = self.pools.get(deployment.key)
+        if pool is None:
+            pool = Pool(
+                deployment, backend(), self.runtime, bounds, on_progress=self.on_progress, on_failed=on_failed
+            )
+            self.pools[deployment.key] = pool
+        pool.holders[holder] = bounds
+        pool.rescale(_together(pool.holders.values()))
+        return pool
+
+    def release(self, holder: str, pool: Pool) -> None:
+        """Give a lease back. With the last one the pool lets its requests finish and closes."""
+        pool.holders.pop(holder, None)
+        if pool.holders:
+            pool.rescale(_together(pool.holders.values()))
+        elif self.pools.get(pool.deployment.key) is pool:
+            del self.pools[pool.deployment.key]
+            task = asyncio.get_running_loop().create_task(pool.drain())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        """Close every pool. Idempotent."""
+        pools = list(self.pools.values())
+        self.pools.clear()
+        await asyncio.gather(*(pool.aclose() for pool in pools), return_exceptions=True)
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+def _together(bounds: Iterable[Bounds]) -> Bounds:
+    """Bounds that give every holder what it asked for."""
+    every = list(bounds)
+    return replace(
+        every[0],
+        min_workers=max(b.min_workers for b in every),
+        max_workers=max(b.max_workers for b in every),
+        per_worker=max(b.per_worker for b in every),
+    )

@@ -1,0 +1,140 @@
+"""The engine: opens what the settings name, puts it together, and closes it again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from llmengine_core.deployments import Deployments
+from llmengine_core.errors import BadRequestError, ServerError
+from llmengine_core.interfaces.runtime import Runtime
+from llmengine_core.interfaces.storage import Storage
+from llmengine_core.interfaces.store import Store
+from llmengine_core.provisioning import Provisioner
+from llmengine_core.registry import Registry
+from llmengine_core.services.completions import Completions
+from llmengine_core.services.files import Files
+from llmengine_core.services.models import Models
+from llmengine_core.services.storing import storage_errors, store_errors
+from llmengine_core.settings import Settings, load_settings
+from llmengine_core.types.progress import OnProgress
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Completions, models and files on this machine, for whoever embeds it.
+
+    An async context manager, used from the event loop that opened it::
+
+        async with Engine() as engine:
+            record = await engine.models.get("smollm2-135m-instruct")
+
+    ``plugins`` are modules that count besides the installed ones; ``on_progress`` hears of long work.
+    Opening it starts no engine and no thread of its own.
+    """
+
+    completions: Completions
+    models: Models
+    files: Files
+    registry: Registry
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        plugins: Sequence[ModuleType] = (),
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self._plugins = tuple(plugins)
+        self._on_progress = on_progress
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._resources = AsyncExitStack()
+        self._runtime: Runtime | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it runs on. Raises ``ServerError`` while it isn't open."""
+        if self._loop is None:
+            raise ServerError("the engine is not open; use it as `async with Engine() as engine`")
+        return self._loop
+
+    async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise ServerError("the engine is open already")
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._open()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def _open(self) -> None:
+        settings = self.settings
+        try:
+            settings.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerError(
+                f"the state folder {settings.home} can't be made: {error.strerror}; set LLMENGINE_HOME to a folder "
+                "that you may write to"
+            ) from error
+        self.registry = Registry.build(settings, modules=self._plugins)
+        store = self._opened(Store, "database_url", settings.effective_database_url)
+        with store_errors():
+            self._resources.push_async_callback(store.aclose)
+        storage = self._opened(Storage, "storage_url", settings.effective_storage_url)
+        with storage_errors():
+            self._resources.push_async_callback(storage.aclose)
+        runtime: Runtime = self.registry.load(self.registry.runtimes["local"], settings.home)
+        self._runtime = runtime
+        self._resources.push_async_callback(runtime.aclose)
+        deployments = Deployments(runtime, self._on_progress)
+        self._resources.push_async_callback(deployments.aclose)
+        provisioner = Provisioner(
+            settings.home,
+            storage=self._storage_for,
+            transform=lambda name: self.registry.load(self.registry.transforms[name]),
+            on_progress=self._on_progress,
+        )
+        self.models = Models(settings, self.registry, store, provisioner, deployments)
+        self._resources.push_async_callback(self.models.aclose)
+        self.files = Files(store, storage, on_progress=self._on_progress)
+        observers = [self.registry.load(info) for info in self.registry.observers.values()]
+        self.completions = Completions(self.models, self.registry, observers)
+
+    def _opened(self, kind: type[Any], field: str, url: str) -> Any:
+        scheme = urlsplit(url).scheme
+        by_scheme = self.registry.stores_by_scheme if kind is Store else self.registry.storages_by_scheme
+        info = by_scheme.get(scheme)
+        if info is None:
+            raise BadRequestError(
+                f"{field}={url!r}: no plugin that was loaded serves {scheme!r} URLs, but only "
+                f"{', '.join(sorted(by_scheme)) or 'none'}; `llmengine plugins` shows what loaded and what failed"
+            )
+        with store_errors(), storage_errors():
+            return self.registry.load(info, url)
+
+    def _storage_for(self, url: str) -> tuple[Storage, str]:
+        """A storage for the folder that a URL lies in, and the key in it."""
+        folder, _, key = url.rpartition("/")
+        return self._opened(Storage, "checkpoint_path", folder), key
+
+    def close_now(self) -> None:
+        """Let go of every replica without waiting: for interpreter exit."""
+        if self._runtime is not None:
+            self._runtime.close_now()
+
+    async def aclose(self) -> None:
+        """End every replica and stream, close the stores. Idempotent."""
+        self._loop = None
+        resources, self._resources = self._resources, AsyncExitStack()
+        await resources.aclose()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -1,0 +1,81 @@
+"""Refuses what a backend doesn't declare, and what doesn't fit its context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.generation import Messages, Text, TokenIds
+from llmengine_core.types.sampling import SamplingParams, StructuredOutput
+
+__all__ = ["check_capabilities", "check_context", "surely_fits"]
+
+Prompt = Text | TokenIds | Messages
+
+
+def needs(
+    prompt: Prompt, sampling: SamplingParams, structured: StructuredOutput | None, adapter: str | None
+) -> Iterable[tuple[str, Callable[[Capabilities], bool]]]:
+    """What a request asks for beyond what every backend does, and how to tell that it is declared."""
+    if sampling.logprobs:
+        yield "return_token_log_probs", lambda c: c.logprobs
+    if sampling.presence_penalty:
+        yield "presence_penalty", lambda c: c.presence_penalty
+    if sampling.frequency_penalty:
+        yield "frequency_penalty", lambda c: c.frequency_penalty
+    if sampling.temperature > 0 and sampling.top_k is not None:
+        yield "top_k", lambda c: c.top_k
+    if sampling.temperature > 0 and sampling.top_p < 1:
+        yield "top_p", lambda c: c.top_p
+    if sampling.seed is not None:
+        yield "seed", lambda c: c.seed
+    if structured is not None:
+        kind = structured.kind
+        yield f"guided_{kind}", lambda c: kind in c.structured
+    if isinstance(prompt, TokenIds):
+        yield "a prompt of token ids", lambda c: c.token_ids
+    if isinstance(prompt, Messages):
+        yield "messages", lambda c: c.messages
+    if adapter is not None:
+        yield "an adapter", lambda c: c.adapters != "none"
+
+
+def check_capabilities(
+    prompt: Prompt,
+    sampling: SamplingParams,
+    structured: StructuredOutput | None,
+    adapter: str | None,
+    *,
+    declared: Capabilities,
+    backend: str,
+    others: Callable[[], Iterable[tuple[str, Capabilities]]],
+) -> None:
+    """C13: raise ``UnsupportedFeatureError`` for the first thing asked that isn't declared; name who has it."""
+    for what, has in needs(prompt, sampling, structured, adapter):
+        if not has(declared):
+            able = sorted(name for name, capabilities in others() if has(capabilities))
+            could = f"; {', '.join(able)} could" if able else "; no installed backend could"
+            raise UnsupportedFeatureError(f"the backend {backend!r} does not support {what}{could}")
+
+
+def surely_fits(prompt: Prompt, max_tokens: int, *, overhead: int | None, context_length: int) -> bool:
+    """Whether a prompt fits whatever its tokens are: n bytes never take more than n + ``overhead`` tokens."""
+    if overhead is None or not isinstance(prompt, Text):
+        return False
+    # A character is at most four bytes; only a prompt near the limit is worth encoding.
+    length = len(prompt.text)
+    if 4 * length + overhead + max_tokens > context_length:
+        length = len(prompt.text.encode())
+    else:
+        length *= 4
+    return length + overhead + max_tokens <= context_length
+
+
+def check_context(prompt_tokens: int, max_tokens: int, *, context_length: int) -> None:
+    """C04: raise ``BadRequestError`` with the three numbers where they don't fit."""
+    if prompt_tokens + max_tokens > context_length:
+        raise BadRequestError(
+            f"the prompt ({prompt_tokens} tokens) and max_new_tokens ({max_tokens}) are {prompt_tokens + max_tokens} "
+            f"tokens together, more than the model's context length ({context_length}); shorten one of them"
+        )

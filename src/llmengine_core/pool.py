@@ -1,0 +1,408 @@
+"""The replicas of one deployment, as one session: started on need, scaled between two bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from llmengine_core.errors import LLMEngineError, RateLimitExceededError, RequestTimeoutError, ServerError
+from llmengine_core.interfaces.backend import Backend, Session, SessionLost
+from llmengine_core.interfaces.runtime import Replica, Runtime
+from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt, SessionFacts
+from llmengine_core.types.launch import Deployment, Endpoint
+from llmengine_core.types.progress import OnProgress
+
+__all__ = ["Bounds", "Pool"]
+
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF = 1.0
+LAST_BACKOFF = 60.0
+"""Seconds to leave a model alone after a start that failed; doubled at each further one."""
+GIVE_UP_AFTER = 3
+"""Starts that failed one after the other before the model is said to have failed."""
+ATTEMPTS = 3
+"""Replicas that a request which hasn't started may be tried on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How far a pool scales."""
+
+    min_workers: int = 0
+    max_workers: int = 1
+    per_worker: int = 2
+    idle_seconds: float = 300.0
+    start_seconds: float = 900.0
+    queue_size: int = 1024
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """A replica in service."""
+
+    replica: Replica | None
+    session: Session
+    active: int = 0
+    idle_timer: asyncio.TimerHandle | None = None
+    gone: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Failures:
+    """Starts that failed in a row."""
+
+    count: int = 0
+    not_before: float = 0.0
+    last: LLMEngineError | None = None
+
+    def add(self, error: LLMEngineError) -> None:
+        self.count += 1
+        self.last = error
+        self.not_before = time.monotonic() + min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** (self.count - 1))
+
+
+class Pool(Session):
+    """The replicas of one deployment, as one session.
+
+    A request goes to the live replica with the fewest requests below ``per_worker``. Where all are busy, one
+    more is started up to ``max_workers``; requests wait in order meanwhile. Starts belong to the pool: a
+    request that is cancelled doesn't take the replica that it woke with it.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        backend: Backend,
+        runtime: Runtime,
+        bounds: Bounds,
+        *,
+        on_progress: OnProgress | None = None,
+        on_failed: Callable[[LLMEngineError], Awaitable[None]] | None = None,
+    ) -> None:
+        self.deployment = deployment
+        self.bounds = bounds
+        self.holders: dict[str, Bounds] = {}
+        self._backend = backend
+        self._runtime = runtime
+        self._on_progress = on_progress
+        self._on_failed = on_failed
+        self._facts: SessionFacts | None = None
+        self._workers: list[_Worker] = []
+        self._waiting: deque[asyncio.Future[_Worker]] = deque()
+        self._ready_waiters: list[asyncio.Future[None]] = []
+        self._starting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = _Failures()
+        self._draining = False
+        self._quiet = asyncio.Event()
+
+    # -- what a session gives --------------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> SessionFacts:
+        """Of the replicas. Known once ``ready`` has returned."""
+        if self._facts is None:
+            raise ServerError("the pool has not started yet")
+        return self._facts
+
+    @property
+    def known_facts(self) -> SessionFacts | None:
+        """``facts`` of a replica that lives or lived; None before the first."""
+        return self._facts
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        for attempt in range(1, ATTEMPTS + 1):
+            started = False
+            worker = await self._acquire(request.deadline)
+            try:
+                async with aclosing(worker.session.generate(request)) as chunks:
+                    async for chunk in chunks:
+                        started = True
+                        yield chunk
+                return
+            except SessionLost as error:
+                self._lost(worker)
+                if started or attempt == ATTEMPTS:
+                    raise
+                log.warning("a replica was lost before it answered; the request goes to another: %s", error)
+            finally:
+                self._release(worker)
+
+    async def count_tokens(self, prompt: Prompt) -> int:
+        for attempt in range(1, ATTEMPTS + 1):
+            await self.ready(None)
+            worker = min(self._workers, key=lambda w: w.active)
+            try:
+                return await worker.session.count_tokens(prompt)
+            except SessionLost:
+                self._lost(worker)
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def aclose(self) -> None:
+        """End every stream and every replica. Idempotent."""
+        self._draining = True
+        for task in [*self._starting, *self._tasks]:
+            task.cancel()
+        self._fail_waiting(ServerError("the model was stopped"))
+        workers, self._workers = self._workers, []
+        await asyncio.gather(*(self._end(worker) for worker in workers), return_exceptions=True)
+        await asyncio.gather(*self._starting, *self._tasks, return_exceptions=True)
+
+    # -- readiness and scaling -------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Replicas that live or are being started."""
+        return len(self._workers) + len(self._starting)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a free replica."""
+        return len(self._waiting)
+
+    async def ready(self, deadline: float | None) -> SessionFacts:
+        """Wait until one replica lives, starting it if need be. Raises the reason where it can't be had."""
+        while not self._workers or self._facts is None:
+            if not self._starting:
+                self._start_one()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._ready_waiters.append(waiter)
+            await _until(waiter, deadline)
+        return self._facts
+
+    def rescale(self, bounds: Bounds) -> None:
+        """Take over new bounds, and start what they demand at least."""
+        self.bounds = bounds
+        if not self._draining:
+            for _ in range(bounds.min_workers - self.size):
+                self._start_one()
+
+    def _start_one(self) -> None:
+        """Begin to start a replica, unless there are as many as may be, or it just failed."""
+        if self._draining:
+            raise ServerError("the model was deleted or stopped")
+        if self.size >= max(1, self.bounds.max_workers):
+            return
+        wait = self._failures.not_before - time.monotonic()
+        if wait > 0 and self._failures.last is not None:
+            if self._workers:
+                return
+            raise ServerError(f"{self._failures.last.message} (the next try is in {wait:.0f} s)")
+        task = asyncio.get_running_loop().create_task(self._start())
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _start(self) -> None:
+        try:
+            worker = await self._launch()
+        except LLMEngineError as error:
+            self._start_failed(error)
+            return
+        except Exception as error:
+            log.exception("a replica of %s could not be started", self.deployment.backend)
+            self._start_failed(ServerError(f"{self.deployment.backend} could not be started: {error!r}"))
+            return
+        if self._draining:
+            await self._end(worker)
+            return
+        self._failures = _Failures()
+        self._facts = worker.session.facts
+        self._workers.append(worker)
+        if worker.replica is not None:
+            self._spawn(self._watch(worker, worker.replica))
+        for waiter in self._ready_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._ready_waiters.clear()
+        self._serve_waiting()
+        self._rest(worker)
+
+    async def _launch(self) -> _Worker:
+        spec = self._backend.launch(self.deployment)
+        if spec is None:
+            endpoint = Endpoint(address=str(self.deployment.options.get("address", "")), key="")
+            return _Worker(None, await self._backend.connect(endpoint, self.deployment))
+        try:
+            async with asyncio.timeout(self.bounds.start_seconds):
+                replica = await self._runtime.start(spec, on_progress=self._on_progress)
+        except TimeoutError as error:
+            if isinstance(error, LLMEngineError):
+                raise
+            raise ServerError(
+                f"{spec.subject or self.deployment.backend} was not ready within {self.bounds.start_seconds:g} s "
+                "(LLMENGINE_START_SECONDS)"
+            ) from None
+        try:
+            return _Worker(replica, await self._backend.connect(replica.endpoint, self.deployment))
+        except BaseException:
+            await replica.aclose()
+            raise
+
+    def _start_failed(self, error: LLMEngineError) -> None:
+        self._failures.add(error)
+        if self._workers:
+            log.warning("a further replica could not be started: %s", error)
+        else:
+            self._fail_waiting(error)
+        if self._failures.count == GIVE_UP_AFTER and self._on_failed is not None:
+            self._spawn(self._tell_failed(error))
+
+    async def _tell_failed(self, error: LLMEngineError) -> None:
+        assert self._on_failed is not None
+        await self._on_failed(error)
+
+    def _fail_waiting(self, error: LLMEngineError) -> None:
+        waiters: list[asyncio.Future[_Worker] | asyncio.Future[None]] = [*self._waiting, *self._ready_waiters]
+        self._waiting.clear()
+        self._ready_waiters.clear()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    # -- one request -----------------------------------------------------------------------------------------
+
+    async def _acquire(self, deadline: float | None) -> _Worker:
+        worker = self._free_worker()
+        if worker is None or self._waiting:
+            if len(self._waiting) >= self.bounds.queue_size:
+                raise RateLimitExceededError(
+                    f"{len(self._waiting)} requests wait for this model already (queue_size="
+                    f"{self.bounds.queue_size}, max_workers={self.bounds.max_workers}, per_worker="
+                    f"{self.bounds.per_worker}); try again later, or raise one of them"
+                )
+            if len(self._waiting) >= len(self._starting) * self.bounds.per_worker:
+                self._start_one()
+            waiter: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            self._serve_waiting()
+            try:
+                return await _until(waiter, deadline)
+            except BaseException:
+                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                    self._release(waiter.result())
+                elif waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                raise
+        self._take(worker)
+        return worker
+
+    def _free_worker(self) -> _Worker | None:
+        best: _Worker | None = None
+        for worker in self._workers:
+            if worker.active < self.bounds.per_worker and (best is None or worker.active < best.active):
+                best = worker
+        return best
+
+    def _take(self, worker: _Worker) -> None:
+        worker.active += 1
+        if worker.idle_timer is not None:
+            worker.idle_timer.cancel()
+            worker.idle_timer = None
+
+    def _release(self, worker: _Worker) -> None:
+        worker.active -= 1
+        if worker.active == 0:
+            self._quiet.set()
+            if worker.gone:
+                self._spawn(self._end(worker))
+                return
+        self._serve_waiting()
+        self._rest(worker)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting:
+            worker = self._free_worker()
+            if worker is None:
+                return
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._take(worker)
+                waiter.set_result(worker)
+
+    # -- the end of a replica --------------------------------------------------------------------------------
+
+    def _rest(self, worker: _Worker) -> None:
+        """Start the clock of a replica that serves nobody."""
+        if worker.active == 0 and not worker.gone and worker.idle_timer is None and not self._draining:
+            loop = asyncio.get_running_loop()
+            worker.idle_timer = loop.call_later(self.bounds.idle_seconds, self._idle, worker)
+
+    def _idle(self, worker: _Worker) -> None:
+        worker.idle_timer = None
+        if worker.active == 0 and worker in self._workers and len(self._workers) > self.bounds.min_workers:
+            self._workers.remove(worker)
+            self._spawn(self._end(worker))
+
+    def _lost(self, worker: _Worker) -> None:
+        """Take a replica that is gone out of service, and start what is needed instead.
+
+        Its session is closed behind its last request, so that each of them sees how it was lost.
+        """
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        worker.gone = True
+        if worker.active == 0:
+            self._spawn(self._end(worker))
+        if not self._draining and (self._waiting or len(self._workers) < self.bounds.min_workers):
+            try:
+                self._start_one()
+            except ServerError as error:
+                self._fail_waiting(error)
+
+    async def _watch(self, worker: _Worker, replica: Replica) -> None:
+        end = await replica.wait()
+        if not self._draining and worker in self._workers:
+            how = f"signal {end.signal}" if end.signal is not None else f"exit status {end.code}"
+            log.warning("a replica of %s ended by itself (%s): %s", self.deployment.backend, how, end.reason)
+            self._lost(worker)
+
+    async def _end(self, worker: _Worker) -> None:
+        worker.gone = True
+        if worker.idle_timer is not None:
+            worker.idle_timer.cancel()
+            worker.idle_timer = None
+        await worker.session.aclose()
+        if worker.replica is not None:
+            await worker.replica.aclose()
+
+    async def drain(self) -> None:
+        """Let the requests that run finish, then close. New ones are refused."""
+        self._draining = True
+        self._fail_waiting(ServerError("the model was deleted or stopped"))
+        while any(worker.active for worker in self._workers):
+            self._quiet.clear()
+            await self._quiet.wait()
+        await self.aclose()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _until(waiter: asyncio.Future[R], deadline: float | None) -> R:
+    """Await with a limit."""
+    if deadline is None:
+        return await waiter
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            return await waiter
+    except TimeoutError as error:
+        if isinstance(error, LLMEngineError):
+            raise
+        raise RequestTimeoutError(
+            "the model was not ready, or no replica was free, within the call's timeout; raise `timeout`, or "
+            "the model's max_workers or per_worker"
+        ) from None

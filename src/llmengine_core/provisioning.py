@@ -1,0 +1,196 @@
+"""Carries out a plan up to the point where a replica can be started: fetch, verify, transform."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from llmengine_core.errors import BadRequestError, ServerError
+from llmengine_core.interfaces.storage import Storage, StorageError
+from llmengine_core.interfaces.transform import Transform
+from llmengine_core.locks import file_lock, in_thread
+from llmengine_core.types.launch import Deployment
+from llmengine_core.types.models import ModelSpec
+from llmengine_core.types.plan import CheckpointFacts, Plan, TransformStep
+from llmengine_core.types.progress import OnProgress, Progress
+
+__all__ = ["Provisioner"]
+
+BLOCK = 4 << 20
+"""Bytes hashed or copied at a time."""
+
+
+class Provisioner:
+    """Brings weights onto this machine and into the form that the chosen backend loads.
+
+    What it makes lies under ``<home>/weights`` by content, is written beside and renamed, and is made once:
+    others that need it at the same time, in this process or another, wait for a file lock.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        storage: Callable[[str], tuple[Storage, str]],
+        transform: Callable[[str], Transform],
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._weights = home / "weights"
+        self._storage = storage
+        self._transform = transform
+        self._on_progress = on_progress or (lambda _: None)
+
+    async def prepare(self, spec: ModelSpec, plan: Plan) -> Deployment:
+        """What to start for a plan that was chosen; all its files are on this machine and verified.
+
+        Raises ``BadRequestError`` where the weights are not what they were vouched to be, ``ServerError``
+        where this machine can't hold or reach them.
+        """
+        choice = plan.choice
+        if choice is None:
+            raise ServerError(f"there is no plan for {plan.model!r}")
+        try:
+            path = await self._fetch(plan.checkpoint, spec.name)
+            digest = await self._verify(path, plan.checkpoint, spec.name)
+            for step in choice.transforms:
+                path, digest = await self._apply(step, path, digest, spec.name)
+        except OSError as error:
+            raise ServerError(
+                f"the weights of {spec.name!r} could not be prepared: {error.strerror or error} "
+                f"({error.filename or self._weights}); free space or rights there, or set LLMENGINE_HOME"
+            ) from error
+        return Deployment(
+            backend=choice.name,
+            version=choice.version or "",
+            weights=str(path),
+            weights_digest=digest,
+            quantization=spec.quantize or plan.checkpoint.quantization,
+            tensor_parallel_size=spec.num_shards,
+            per_worker=spec.per_worker,
+        )
+
+    # -- fetch -----------------------------------------------------------------------------------------------
+
+    async def _fetch(self, checkpoint: CheckpointFacts, subject: str) -> Path:
+        if checkpoint.path is not None:
+            path = Path(checkpoint.path)
+            if not await asyncio.to_thread(path.exists):
+                raise BadRequestError(
+                    f"the weights of {subject!r} are gone: there is no {path}. Put them back, or update the "
+                    "model's checkpoint_path"
+                )
+            return path
+        storage, key = self._storage(checkpoint.url)
+        try:
+            target = self._weights / "fetched" / _digest(checkpoint.url) / Path(key).name
+            async with self._made_once(target) as missing:
+                if missing is not None:
+                    await self._download(storage, key, missing, checkpoint.size, subject)
+            return target
+        except StorageError as error:
+            raise ServerError(
+                f"the weights of {subject!r} could not be fetched from {checkpoint.url}: {error}"
+            ) from error
+        finally:
+            await storage.aclose()
+
+    async def _download(
+        self, storage: Storage, key: str, target: Path, size: int | None, subject: str
+    ) -> None:
+        done = 0
+        with target.open("wb") as file:
+            async for piece in storage.get(key):
+                await asyncio.to_thread(file.write, piece)
+                done += len(piece)
+                self._on_progress(Progress(subject, "fetch", done, size, "bytes"))
+            await asyncio.to_thread(os.fsync, file.fileno())
+
+    # -- verify ----------------------------------------------------------------------------------------------
+
+    async def _verify(self, path: Path, checkpoint: CheckpointFacts, subject: str) -> str:
+        """The digest that the weights were vouched for, or a fingerprint of what lies there."""
+        fingerprint = await asyncio.to_thread(_fingerprint, path)
+        if checkpoint.sha256 is None or not path.is_file():
+            return fingerprint
+        stamp = self._weights / "verified" / fingerprint
+        if not stamp.is_file() or stamp.read_text() != checkpoint.sha256:
+            seen = await in_thread(lambda stop: self._hash(path, subject, stop))
+            if seen != checkpoint.sha256:
+                raise BadRequestError(
+                    f"the weights of {subject!r} are not what they should be: {path} has the SHA-256 {seen}, "
+                    f"expected is {checkpoint.sha256}. Fetch them again"
+                )
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            _replace_text(stamp, checkpoint.sha256)
+        return checkpoint.sha256
+
+    def _hash(self, path: Path, subject: str, stop: threading.Event) -> str:
+        digest = hashlib.sha256()
+        size = path.stat().st_size
+        done = 0
+        with path.open("rb") as file:
+            while (block := file.read(BLOCK)) and not stop.is_set():
+                digest.update(block)
+                done += len(block)
+                self._on_progress(Progress(subject, "verify", done, size, "bytes"))
+        return digest.hexdigest()
+
+    # -- transform -------------------------------------------------------------------------------------------
+
+    async def _apply(self, step: TransformStep, source: Path, digest: str, subject: str) -> tuple[Path, str]:
+        derived = _digest(json.dumps([digest, step.transform, step.target_format, step.method]))
+        suffix = ".gguf" if step.target_format == "gguf" else ""
+        target = self._weights / "derived" / derived / f"{step.method or step.target_format}{suffix}"
+
+        def told(progress: Progress) -> None:
+            self._on_progress(Progress(subject, "transform", progress.done, progress.total, progress.unit))
+
+        async with self._made_once(target) as missing:
+            if missing is not None:
+                work = self._transform(step.transform)
+                await work.run(source, missing, method=step.method, on_progress=told)
+        return target, derived
+
+    # -- once, whole, or not at all --------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _made_once(self, target: Path) -> AsyncIterator[Path | None]:
+        """Where to make what is missing at ``target``, or None where it is there; under a lock of its own."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            yield None
+            return
+        async with file_lock(target.parent / "lock"):
+            if target.exists():
+                yield None
+                return
+            partial = target.with_name(f".partial-{target.name}")
+            partial.unlink(missing_ok=True)
+            try:
+                yield partial
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _fingerprint(path: Path) -> str:
+    """Changes with what lies at ``path``: names, sizes and times of its files."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    seen = [(str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns, s.st_ino) for f in files]
+    return _digest(json.dumps(seen))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial.write_text(text)
+    os.replace(partial, path)

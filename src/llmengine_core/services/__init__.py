@@ -1,0 +1,1 @@
+"""What an engine does for its callers, one module for each kind of thing."""

@@ -1,0 +1,280 @@
+"""Completions: one validated request in, chunks straight through, a fold for those who want it whole."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from llmengine_core.arguments.completion import CompletionArguments
+from llmengine_core.deadlines import Watch
+from llmengine_core.errors import LLMEngineError, ServerError, UnsupportedFeatureError
+from llmengine_core.gate import check_capabilities, check_context, surely_fits
+from llmengine_core.interfaces.guided import GuidedDecoder
+from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
+from llmengine_core.registry import Registry
+from llmengine_core.services.models import Models, Served
+from llmengine_core.types.generation import (
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Text,
+    Token,
+    Usage,
+)
+from llmengine_core.types.sampling import StructuredOutput
+
+__all__ = ["Completed", "CompletionStream", "Completions"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A whole answer."""
+
+    request_id: str
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class CompletionStream:
+    """The chunks of one answer, on the engine's loop; an async iterator and context manager.
+
+    The last chunk, and only it, has ``finish_reason`` and ``usage``; the work is over when it is given.
+    """
+
+    __slots__ = ("_chunks", "_finish", "_over", "_parts", "_verify", "_watch", "request_id")
+
+    def __init__(
+        self,
+        request_id: str,
+        chunks: AsyncGenerator[GenerationChunk, None],
+        watch: Watch,
+        *,
+        verify: Callable[[str, FinishReason], None] | None = None,
+        finish: Callable[[GenerationChunk | None, BaseException | None], None] | None = None,
+    ) -> None:
+        self.request_id = request_id
+        self._chunks = chunks
+        self._watch = watch
+        self._verify = verify
+        self._finish = finish
+        self._parts: list[str] = []
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> GenerationChunk:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            with self._watch:
+                chunk = await self._chunks.__anext__()
+            if self._verify is not None:
+                self._parts.append(chunk.text)
+            if chunk.finish_reason is None:
+                return chunk
+            if self._verify is not None and chunk.finish_reason != "cancelled":
+                with self._watch:
+                    await asyncio.to_thread(self._verify, "".join(self._parts), chunk.finish_reason)
+        except StopAsyncIteration:
+            error = ServerError("the engine's answer broke off: it ended without a finish reason")
+            await self._close(None, error)
+            raise error from None
+        except BaseException as error:
+            ours = error if isinstance(error, LLMEngineError) or not isinstance(error, Exception) else None
+            if ours is None:
+                log.exception("a backend raised an error that is not of llmengine's")
+                ours = ServerError(f"the engine failed: {type(error).__name__}: {error}")
+            await self._close(None, ours)
+            if ours is error:
+                raise
+            raise ours from error
+        await self._close(chunk, None)
+        return chunk
+
+    async def _close(self, last: GenerationChunk | None, error: BaseException | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._watch.close()
+        try:
+            await self._chunks.aclose()
+        finally:
+            if self._finish is not None:
+                self._finish(last, error)
+
+    async def aclose(self) -> None:
+        """End the work. Idempotent."""
+        await self._close(None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Completions:
+    """``engine.completions``."""
+
+    def __init__(self, models: Models, registry: Registry, observers: Sequence[Observer]) -> None:
+        self._models = models
+        self._registry = registry
+        self._observers = observers
+
+    async def create(self, arguments: CompletionArguments, *, caller: str = "root") -> Completed:
+        """The whole answer: a fold over ``stream``."""
+        stream = await self.stream(arguments, caller=caller)
+        parts: list[str] = []
+        tokens: list[Token] = []
+        async with stream:
+            async for chunk in stream:
+                parts.append(chunk.text)
+                tokens.extend(chunk.tokens)
+                if chunk.finish_reason is not None and chunk.usage is not None:
+                    return Completed(
+                        stream.request_id, "".join(parts), tuple(tokens), chunk.finish_reason, chunk.usage
+                    )
+        raise ServerError("the engine's answer broke off: its last chunk has no usage")
+
+    async def stream(self, arguments: CompletionArguments, *, caller: str = "root") -> CompletionStream:
+        """Begin an answer.
+
+        Raises what is wrong with the request (C02 to C04, C13, no such model) before anything is generated;
+        starts the model where it is cold. Everything later is raised by the stream.
+        """
+        seconds = arguments.timeout
+        deadline = time.monotonic() + seconds
+        watch = Watch(deadline, seconds)
+        try:
+            with watch:
+                served = await self._models.serve(arguments.model, caller=caller)
+                structured = arguments.structured
+                self._gate(arguments, served)
+                decoder = None
+                if structured is not None:
+                    decoder = self._decoder(structured, served)
+                    structured = await asyncio.to_thread(_checked, decoder, structured, served)
+                facts = served.pool.known_facts
+                if facts is None:
+                    facts = await served.pool.ready(deadline)
+                if facts.capabilities is not served.capabilities:
+                    self._gate(arguments, replace(served, capabilities=facts.capabilities))
+                prompt = Text(arguments.prompt)
+                sampling = arguments.sampling
+                if not surely_fits(
+                    prompt,
+                    sampling.max_tokens,
+                    overhead=facts.prompt_token_overhead,
+                    context_length=facts.context_length,
+                ):
+                    check_context(
+                        await served.pool.count_tokens(prompt),
+                        sampling.max_tokens,
+                        context_length=facts.context_length,
+                    )
+        except BaseException:
+            watch.close()
+            raise
+        request = GenerationRequest(prompt, sampling, structured, None, deadline)
+        request_id = str(uuid.uuid4())
+        verify = None
+        if decoder is not None and structured is not None:
+            verify = _verifier(decoder, structured, stops=bool(sampling.stop))
+        finish = self._observed(request_id, arguments, caller) if self._observers else None
+        return CompletionStream(
+            request_id, served.pool.generate(request), watch, verify=verify, finish=finish
+        )
+
+    # -- the gate --------------------------------------------------------------------------------------------
+
+    def _gate(self, arguments: CompletionArguments, served: Served) -> None:
+        check_capabilities(
+            Text(arguments.prompt),
+            arguments.sampling,
+            arguments.structured,
+            None,
+            declared=served.capabilities,
+            backend=served.backend,
+            others=lambda: ((b.name, b.capabilities) for b in self._registry.backends.values()),
+        )
+
+    def _decoder(self, structured: StructuredOutput, served: Served) -> GuidedDecoder:
+        dialect = served.capabilities.structured_dialect
+        info = self._registry.guided_decoder(structured.kind, dialect)
+        if info is None:
+            raise UnsupportedFeatureError(
+                f"guided_{structured.kind} needs a checker of constraints that speaks {dialect!r}, and none is "
+                "installed; python -m pip install llmengine-llguidance"
+            )
+        decoder: GuidedDecoder = self._registry.load_once(info)
+        return decoder
+
+    # -- observers -------------------------------------------------------------------------------------------
+
+    def _observed(
+        self, request_id: str, arguments: CompletionArguments, caller: str
+    ) -> Callable[[GenerationChunk | None, BaseException | None], None]:
+        began = time.monotonic()
+        self._tell(
+            lambda o: o.request_started(
+                RequestStarted(
+                    request_id=request_id, model=arguments.model, caller=caller, headers=arguments.headers
+                )
+            )
+        )
+
+        def finish(last: GenerationChunk | None, error: BaseException | None) -> None:
+            event = RequestFinished(
+                request_id=request_id,
+                model=arguments.model,
+                finish_reason=last.finish_reason if last else ("cancelled" if error is None else None),
+                usage=last.usage if last else None,
+                error=error,
+                seconds=time.monotonic() - began,
+            )
+            self._tell(lambda o: o.request_finished(event))
+
+        return finish
+
+    def _tell(self, news: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                news(observer)
+            except Exception:
+                log.exception("the observer %s raised", type(observer).__name__)
+
+
+def _checked(decoder: GuidedDecoder, structured: StructuredOutput, served: Served) -> StructuredOutput:
+    decoder.check(structured)
+    dialect = served.capabilities.structured_dialect
+    if dialect is None:
+        return structured
+    return replace(structured, translation=decoder.translate(structured, dialect))
+
+
+def _verifier(
+    decoder: GuidedDecoder, structured: StructuredOutput, *, stops: bool
+) -> Callable[[str, FinishReason], None]:
+    """C03: what ended by itself obeys in full; what was cut is accepted so far."""
+
+    def verify(text: str, finish_reason: FinishReason) -> None:
+        if finish_reason == "stop" and decoder.verify(structured, text, complete=True):
+            return
+        if (finish_reason == "length" or stops) and decoder.verify(structured, text, complete=False):
+            return
+        raise ServerError(
+            f"the engine's output does not obey guided_{structured.kind}; it was withheld from the end on. "
+            f"It began {text[:80]!r}"
+        )
+
+    return verify

@@ -1,0 +1,34 @@
+"""Errors of stores and storages as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llmengine_core.errors import ServerError
+from llmengine_core.interfaces.storage import ObjectMissing, StorageError
+from llmengine_core.interfaces.store import RowConflict, RowExists, StoreError
+
+__all__ = ["storage_errors", "store_errors"]
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise a ``StoreError`` as a ``ServerError``; what callers act on (exists, conflict) passes."""
+    try:
+        yield
+    except (RowExists, RowConflict):
+        raise
+    except StoreError as error:
+        raise ServerError(f"the metadata store failed: {error}") from error
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raise a ``StorageError`` as a ``ServerError``; what callers act on (missing) passes."""
+    try:
+        yield
+    except ObjectMissing:
+        raise
+    except StorageError as error:
+        raise ServerError(f"the object storage failed: {error}") from error
