@@ -1,0 +1,311 @@
+"""Child processes that never outlive us.
+
+``spawn`` starts a program under a small supervisor process (``_supervisor.py``), which ends the program and
+everything it started as soon as it loses us: closed, returned, crashed or killed with -9. Between us and the
+supervisor there is one socket, and its closing is the signal; so letting go needs no thread, no await and no
+running loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llmengine_core.types.launch import Exit
+
+__all__ = ["Child", "OnMessage", "close_all", "spawn"]
+
+OnMessage: TypeAlias = Callable[[dict[str, Any]], None]
+"""Called from the loop with each JSON object that a child wrote on a line of its standard output."""
+
+SUPERVISOR = str(Path(__file__).with_name("_supervisor.py"))
+TAIL = 64 * 1024
+"""Bytes that are kept of what a child logs."""
+MARGIN = 3.0
+"""Seconds that a supervisor gets beyond its child's grace before it is killed itself."""
+
+log = logging.getLogger(__name__)
+
+
+async def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    document: Mapping[str, Any] | None = None,
+    unlink: Sequence[str | Path] = (),
+    grace: float = 2.0,
+    on_message: OnMessage | None = None,
+) -> Child:
+    """Start ``argv`` (an absolute program and its arguments) under a supervisor.
+
+    ``env`` is added to our environment. ``document`` is the one JSON line that the child reads from its
+    standard input; secrets belong there, never in ``argv`` or ``env``. The files in ``unlink`` are removed
+    after the child's end. ``grace`` is how many seconds it gets between SIGTERM and SIGKILL.
+
+    Call it from a thread that lives as long as the child shall: the kernel ends the supervisor when the
+    thread that started it ends. A program that can't be run is a child that exits with 127, the reason on
+    its standard error. Raises ``OSError`` where not even the supervisor can be started.
+    """
+    child = Child(asyncio.get_running_loop(), grace, on_message)
+    order = {
+        "parent": os.getpid(),
+        "argv": list(argv),
+        "env": dict(env or {}),
+        "document": dict(document or {}),
+        "unlink": [str(path) for path in unlink],
+        "grace": grace,
+    }
+    try:
+        await child._open(json.dumps(order).encode() + b"\n")
+    except BaseException:
+        child.let_go()
+        child._started.cancel()
+        raise
+    return child
+
+
+def close_all() -> None:
+    """Let go of every child of this process at once: each ends by itself, with all that it started.
+
+    Needs no loop, thread or await; safe from any thread, at interpreter exit, and more than once.
+    """
+    for child in list(_children):
+        child.let_go()
+
+
+class Child:
+    """One program under its supervisor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, grace: float, on_message: OnMessage | None) -> None:
+        self.pid = 0
+        """The program's own process id, which is also its process group's."""
+        self._loop = loop
+        self._grace = grace
+        self._on_message = on_message
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._exit: asyncio.Future[Exit] = loop.create_future()
+        self._report: dict[str, int | None] | None = None
+        self._supervisor = 0
+        self._control = self._stdout = self._stderr = -1
+        self._news, self._output, self._tail = bytearray(), bytearray(), bytearray()
+
+    async def wait(self) -> Exit:
+        """How it ended; returns once it has, with everything it started. Any number of callers."""
+        return await asyncio.shield(self._exit)
+
+    @property
+    def ended(self) -> bool:
+        """Whether ``wait`` would return at once."""
+        return self._exit.done()
+
+    def reason(self) -> str:
+        """The last lines that it logged: all of its standard error, and standard output that isn't JSON."""
+        text = self._tail.decode(errors="replace")
+        lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()]
+        return "\n".join([line for line in lines if line][-20:])[-4000:]
+
+    def let_go(self) -> None:
+        """Have it end, without waiting. Idempotent; safe from any thread and without a loop."""
+        with suppress(OSError):
+            if self._control >= 0:
+                # A closed copy would not do: a process that was forked off us may hold another.
+                control = socket.socket(fileno=self._control)
+                try:
+                    control.shutdown(socket.SHUT_WR)
+                finally:
+                    control.detach()
+
+    async def aclose(self) -> None:
+        """End it and all that it started; returns when they are gone. Idempotent, and bounded in time."""
+        self.let_go()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace + MARGIN):
+                await self.wait()
+                return
+        log.warning("process %d did not end in time: killing it with its supervisor", self.pid)
+        self._kill(self._supervisor)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MARGIN):
+                await self.wait()
+
+    # -- what follows is between spawn(), the loop and the supervisor
+
+    async def _open(self, order: bytes) -> None:
+        """Start the supervisor, give it the order, and wait until the child runs."""
+        _children.add(self)
+        control, far = socket.socketpair()
+        control.setblocking(False)
+        self._stdout, stdout = os.pipe()
+        self._stderr, stderr = os.pipe()
+        try:
+            self._control = control.fileno()
+            self._supervisor = os.posix_spawn(  # noqa: ASYNC221 - about a millisecond
+                sys.executable,
+                [sys.executable, "-I", "-S", SUPERVISOR],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, far.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, stdout, 1),
+                    (os.POSIX_SPAWN_DUP2, stderr, 2),
+                ],
+                setsid=True,  # the terminal's Ctrl-C is ours to act on
+                setsigmask=(),
+            )
+        except BaseException:
+            _children.discard(self)
+            self._close()
+            control.detach()
+            raise
+        finally:
+            far.close()
+            os.close(stdout)
+            os.close(stderr)
+        for fd, react in (
+            (self._control, self._on_control),
+            (self._stdout, self._on_stdout),
+            (self._stderr, self._on_stderr),
+        ):
+            os.set_blocking(fd, False)
+            self._loop.add_reader(fd, react)
+        try:
+            with suppress(BrokenPipeError):  # it is gone: _started says why
+                await self._loop.sock_sendall(control, order)
+        finally:
+            control.detach()  # from here on by its number, which needs no closing at interpreter exit
+        await self._started
+
+    def _on_control(self) -> None:
+        data = _read(self._control)
+        if data is None:
+            return
+        self._news += data
+        *lines, self._news = self._news.split(b"\n")
+        for news in map(json.loads, lines):
+            if "pid" in news:
+                self.pid = news["pid"]
+                if not self._started.done():
+                    self._started.set_result(None)
+            else:
+                self._report = news
+        if not data:
+            self._on_end()
+
+    def _on_stdout(self) -> None:
+        data = _read(self._stdout)
+        if data is None:
+            return
+        if not data:
+            self._stdout = self._stop_reading(self._stdout)
+        self._output += data
+        *lines, self._output = self._output.split(b"\n")
+        for line in lines:
+            self._take_line(bytes(line))
+        if len(self._output) > 16 * TAIL:  # no line of the protocol's
+            self._log(self._output)
+            self._output.clear()
+
+    def _take_line(self, line: bytes) -> None:
+        message = None
+        if line.startswith(b"{"):
+            with suppress(ValueError):
+                message = json.loads(line)
+        if message is None:
+            self._log(line + b"\n")
+        elif self._on_message is not None:
+            self._on_message(message)
+
+    def _on_stderr(self) -> None:
+        data = _read(self._stderr)
+        if data:
+            self._log(data)
+        elif data is not None:
+            self._stderr = self._stop_reading(self._stderr)
+
+    def _log(self, data: bytes | bytearray) -> None:
+        self._tail += data
+        if len(self._tail) > 2 * TAIL:
+            del self._tail[:-TAIL]
+
+    def _on_end(self) -> None:
+        """The supervisor is gone, whatever became of it."""
+        self._control = self._stop_reading(self._control)
+        if self._report is None and self.pid:
+            self._kill()  # the supervisor was killed before it had cleaned up
+        for react in (self._on_stdout, self._on_stderr):  # what is still in the pipes, but no more than that
+            for _ in range(4):
+                react()
+        self._stdout = self._stop_reading(self._stdout)
+        self._stderr = self._stop_reading(self._stderr)
+        self._log(self._output)  # a line that was never finished
+        self._reap()
+
+    def _reap(self) -> None:
+        try:
+            pid, status = os.waitpid(self._supervisor, os.WNOHANG)
+        except ChildProcessError:  # somebody else in this process waits for all children
+            pid, status = self._supervisor, 0
+        if pid == 0:
+            self._loop.call_later(0.005, self._reap)  # between the closing of its files and its end
+            return
+        _children.discard(self)
+        code = os.waitstatus_to_exitcode(status)
+        ended = self._report or {"code": code if code >= 0 else None, "signal": -code if code < 0 else None}
+        self._exit.set_result(Exit(ended["code"], ended["signal"], self.reason()))
+        if not self._started.done():
+            self._started.set_exception(OSError(errno.ECHILD, f"the supervisor ended early: {self.reason()}"))
+
+    def _kill(self, *others: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            if self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+        for pid in others:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _stop_reading(self, fd: int) -> int:
+        if fd >= 0:
+            self._loop.remove_reader(fd)
+            os.close(fd)
+        return -1
+
+    def _close(self) -> None:
+        """Close our ends and nothing else: in a forked copy, the loop's selector is still the original's."""
+        for fd in (self._control, self._stdout, self._stderr):
+            if fd >= 0:
+                os.close(fd)
+        self._control = self._stdout = self._stderr = -1
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there to read: nothing at the end, None where there is nothing yet."""
+    if fd < 0:
+        return None
+    try:
+        return os.read(fd, 65536)
+    except BlockingIOError:
+        return None
+    except ConnectionError:
+        return b""
+
+
+_children: set[Child] = set()
+
+
+def _forget_all() -> None:
+    """In a forked copy of us: a pipe end kept here would keep an engine alive after we were killed."""
+    for child in _children:
+        child._close()
+    _children.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

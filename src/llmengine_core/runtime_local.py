@@ -1,0 +1,128 @@
+"""Replicas as child processes on this machine, spoken to over a unix socket with a random key."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmengine_core.errors import ServerError
+from llmengine_core.interfaces.runtime import Replica, Runtime
+from llmengine_core.processes import Child, spawn
+from llmengine_core.rundir import RuntimeFolder
+from llmengine_core.types.launch import Endpoint, Exit, LaunchSpec
+from llmengine_core.types.progress import OnProgress, Progress
+
+__all__ = ["LocalRuntime"]
+
+
+class LocalRuntime(Runtime):
+    """Starts each replica under a supervisor process that ends it when we are gone, however we went."""
+
+    def __init__(self, home: Path) -> None:
+        """Starts nothing yet. Sockets don't go into ``home``, whose path may be too long for them."""
+        self._children: set[Child] = set()
+        self._folder: RuntimeFolder | None = None
+        self._taking_folder = asyncio.Lock()
+        self._closed = False
+
+    async def start(self, spec: LaunchSpec, *, on_progress: OnProgress | None = None) -> Replica:
+        """Start one and wait until it is ready; see ``Runtime.start``."""
+        folder = await self._take_folder()
+        socket, key = folder.new_socket(), secrets.token_hex(16)
+        address = f"unix:{socket}"
+        ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+        def on_message(message: dict[str, Any]) -> None:
+            if ready.done():
+                return
+            if message.pop("ready", False):
+                ready.set_result(message)
+            elif on_progress is not None and isinstance(done := message.get("progress"), int | float):
+                on_progress(Progress(spec.subject, str(message.get("phase", "load")), float(done), 1.0))
+
+        document = {**spec.document, "address": address, "key": key}
+        child = await spawn(
+            spec.argv, env=spec.env, document=document, unlink=[socket], on_message=on_message
+        )
+        self._children = {other for other in self._children if not other.ended} | {child}
+        ended = asyncio.ensure_future(child.wait())
+        try:
+            if self._closed:
+                child.let_go()
+            await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            child.let_go()
+            raise
+        finally:
+            ended.cancel()
+        if ended.done():
+            raise ServerError(_epitaph(spec, _without(key, ended.result())))
+        return LocalReplica(child, Endpoint(address=address, key=key, facts=ready.result()))
+
+    def close_now(self) -> None:
+        """Let go of every replica at once; each ends by itself."""
+        self._closed = True
+        for child in self._children:
+            child.let_go()
+        if self._folder is not None:
+            self._folder.close()
+
+    async def aclose(self) -> None:
+        """End every replica, then remove the folder of their sockets."""
+        self._closed = True
+        await asyncio.gather(*(child.aclose() for child in self._children))
+        if self._folder is not None:
+            await asyncio.to_thread(self._folder.close)
+
+    async def _take_folder(self) -> RuntimeFolder:
+        async with self._taking_folder:
+            if self._closed:
+                raise ServerError("the local runtime was closed: it starts nothing any more")
+            if self._folder is None:
+                try:
+                    self._folder = await asyncio.to_thread(RuntimeFolder)
+                except OSError as error:
+                    raise ServerError(f"the local runtime can't start anything: {error}") from error
+            return self._folder
+
+
+class LocalReplica(Replica):
+    """A child process that has said that it is ready."""
+
+    def __init__(self, child: Child, endpoint: Endpoint) -> None:
+        self._child = child
+        self._endpoint = endpoint
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The unix socket that it listens on."""
+        return self._endpoint
+
+    async def wait(self) -> Exit:
+        """How the process ended; returns once it has, with all that it started."""
+        return _without(self._endpoint.key, await self._child.wait())
+
+    async def aclose(self) -> None:
+        """End the process and all that it started."""
+        await self._child.aclose()
+
+
+def _without(key: str, end: Exit) -> Exit:
+    """The same, with the key blotted out where the engine has logged it."""
+    return replace(end, reason=end.reason.replace(key, "…"))
+
+
+def _epitaph(spec: LaunchSpec, end: Exit) -> str:
+    """What became of a child that was never ready."""
+    if end.signal == signal.SIGKILL:
+        how = "was killed (SIGKILL: the system does so where memory runs out)"
+    elif end.signal is not None:
+        how = f"was ended by {signal.Signals(end.signal).name}"
+    else:
+        how = f"ended with exit code {end.code}"
+    words = f": {end.reason}" if end.reason else " and left no message"
+    return f"{spec.subject or spec.argv[0]}: the engine {how} before it was ready{words}"
