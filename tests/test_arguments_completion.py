@@ -122,7 +122,7 @@ def test_c02_junk_in_any_field_is_the_callers_error_or_accepted(field: str, valu
 in_range = st.fixed_dictionaries(
     {},
     optional={
-        "max_new_tokens": st.integers(1, 10**30),
+        "max_new_tokens": st.integers(1, 2**63 - 1),
         "temperature": st.floats(0, 1) | st.integers(0, 1),
         "stop_sequences": st.none()
         | st.lists(st.text(min_size=1))
@@ -180,6 +180,8 @@ def test_c02_the_defaults_are_neutral() -> None:
         ("max_new_tokens", np.float64(20)),
         ("max_new_tokens", np.bool_(True)),
         ("max_new_tokens", None),
+        ("max_new_tokens", 2**63),
+        ("max_new_tokens", 10**5000),
         ("presence_penalty", -0.01),
         ("presence_penalty", 2.01),
         ("frequency_penalty", -1),
@@ -212,6 +214,7 @@ def test_c02_the_defaults_are_neutral() -> None:
         ("guided_regex", 5),
         ("guided_grammar", ""),
     ],
+    ids=shown,
 )
 def test_c02_out_of_range_names_the_field(field: str, value: object) -> None:
     with pytest.raises(BadRequestError, match=field) as caught:
@@ -229,6 +232,7 @@ def test_c02_an_error_says_what_was_seen_and_what_is_allowed() -> None:
 @given(junk)
 def test_a_shown_value_is_short_and_never_fails(value: object) -> None:
     assert 0 < len(shown(value)) <= 61
+    assert shown(Hostile()) == "<Hostile>"
 
 
 @pytest.mark.parametrize("number", [np.int8, np.int64, np.uint32])

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from llmengine_core.errors import BadRequestError
 
 __all__ = [
+    "MOST",
     "boolean",
     "headers",
     "http_url",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 SHOWN = 60
+MOST = 2**63 - 1
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -42,7 +44,7 @@ def shown(value: object) -> str:
             value = value[:SHOWN]
         written = repr(value)
     except Exception:
-        return f"a {type(value).__name__}"
+        return f"<{type(value).__name__}>"
     return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"
 
 
@@ -51,14 +53,14 @@ def refuse(field: str, value: object, allowed: str) -> NoReturn:
     raise BadRequestError(f"{field} is {shown(value)}; it must be {allowed}")
 
 
-def integer(field: str, value: object, minimum: int, allowed: str) -> int:
-    """A whole number of at least ``minimum``: an int or a NumPy integer, not a float such as 2.0."""
+def integer(field: str, value: object, low: int, allowed: str, *, high: float = MOST) -> int:
+    """A whole number from ``low`` to ``high``: an int or a NumPy integer, not a float such as 2.0."""
     if type(value) is not int:
         if not isinstance(value, Integral) or isinstance(value, bool):
             refuse(field, value, allowed)
         value = operator.index(value)
-    if value < minimum:
-        refuse(field, value, allowed)
+    if not low <= value <= high:
+        refuse(field, value, allowed if value < low else f"{allowed}, and below 2**63")
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ulp
+from math import inf, ulp
 from numbers import Integral, Real
 from sys import float_info
 from typing import Any, TypedDict
@@ -124,7 +124,7 @@ def _penalty(name: str, value: object) -> float:
 
 
 def _top_k(value: object) -> int | None:
-    number = integer("top_k", value, -1, TOP_K)
+    number = integer("top_k", value, -1, TOP_K, high=inf)
     if number == 0:
         refuse("top_k", value, TOP_K)
     return None if number == -1 or number > NO_VOCABULARY_IS_LARGER else number

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from numbers import Integral, Real
 
-from llmengine_core.arguments.checks import integer, real, refuse
+from llmengine_core.arguments.checks import MOST, integer, real, refuse
 
 __all__ = ["quantity", "quantity_bytes"]
 
 ALLOWED = 'a positive amount of bytes as Kubernetes writes them, such as "24Gi", "512Mi" or 2e9'
-LARGEST = 2**63 - 1
 QUANTITY = re.compile(
     r"\+?(?P<whole>\d{0,20})(?:\.(?P<part>\d{0,20}))?"
     r"(?:(?P<binary>[KMGTPE])i|(?P<decimal>[numkMGTPE])|[eE](?P<exponent>[+-]?\d{1,3}))?",
@@ -22,14 +21,13 @@ DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, 
 def quantity(field: str, value: object) -> str:
     """An amount as text; what was given as a text is kept as it was written."""
     if isinstance(value, Integral):
-        number = integer(field, value, 1, ALLOWED)
-        value = str(number) if number <= LARGEST else refuse(field, value, ALLOWED)
+        value = str(integer(field, value, 1, ALLOWED))
     elif isinstance(value, Real):
-        value = repr(real(field, value, 0.0, LARGEST, ALLOWED))
+        value = repr(real(field, value, 0.0, MOST, ALLOWED))
     if not isinstance(value, str):
         refuse(field, value, ALLOWED)
     amount = quantity_bytes(value)
-    if amount is None or not 0 < amount <= LARGEST:
+    if amount is None or not 0 < amount <= MOST:
         refuse(field, value, ALLOWED)
     return str.__str__(value)
 
