@@ -1,0 +1,89 @@
+"""The file: found by its URL, opened, brought up to date."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from llmengine_core.interfaces.store import StoreError
+from llmengine_sqlite.migrations import MIGRATIONS, Migration, migrate, recognize
+from llmengine_sqlite.reasons import explained
+
+__all__ = ["BUSY_SECONDS", "file_of", "open_file"]
+
+BUSY_SECONDS = 15.0
+"""How long a call waits while other processes write."""
+
+
+def file_of(url: str) -> Path:
+    """The file that a URL names: ``sqlite:////absolute.db`` or ``sqlite:///relative.db``, percent-decoded.
+
+    A relative one is relative to the folder that the process is in now.
+    """
+    allowed = (
+        "allowed are sqlite:////absolute/path.db and sqlite:///relative/path.db, "
+        "with %XX for what a URL can't hold ('%', '?', '#', ...)"
+    )
+    try:
+        parts = urlsplit(url)
+        path = unquote(parts.path, errors="strict").removeprefix("/")
+    except ValueError as error:
+        raise StoreError(f"{url!r} names no file: {error}; {allowed}") from None
+    if parts.scheme != "sqlite" or parts.netloc or path in {"", ":memory:"} or path.endswith("/"):
+        raise StoreError(f"{url!r} names no file; {allowed}")
+    if parts.query or parts.fragment or "\0" in path:
+        raise StoreError(f"{url!r} names no file: it has a query, a fragment or a NUL; {allowed}")
+    return Path(os.path.abspath(path))
+
+
+def open_file(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sqlite3.Connection:
+    """A connection to the file, which is made where there is none. Blocks.
+
+    Nothing of a file that isn't ours, or is newer, is changed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            if recognize(connection, path, len(migrations)) < len(migrations):
+                _write_ahead(connection)
+                migrate(connection, path, migrations)
+                _sync_folder(path.parent)
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, OSError) as error:
+        raise explained(error, path) from error
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer go on at the same time; the file remembers it.
+
+    SQLite refuses this at once, without waiting, while another process does it too.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
