@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.backend import Backend
 from llmengine_core.interfaces.runtime import Runtime
-from llmengine_core.pool import Bounds, Pool
+from llmengine_core.pool import Pool
+from llmengine_core.scaling import Bounds
 from llmengine_core.types.launch import Deployment
 from llmengine_core.types.progress import OnProgress
 
@@ -56,6 +57,7 @@ class Deployments:
             pool.rescale(_together(pool.holders.values()))
         elif self.pools.get(pool.deployment.key) is pool:
             del self.pools[pool.deployment.key]
+            pool.retire()
             task = asyncio.get_running_loop().create_task(pool.drain())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

@@ -14,35 +14,19 @@ from typing import Any, TypeVar
 from llmengine_core.errors import LLMEngineError, RateLimitExceededError, RequestTimeoutError, ServerError
 from llmengine_core.interfaces.backend import Backend, Session, SessionLost
 from llmengine_core.interfaces.runtime import Replica, Runtime
+from llmengine_core.scaling import GIVE_UP_AFTER, Bounds, Failures
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt, SessionFacts
 from llmengine_core.types.launch import Deployment, Endpoint
 from llmengine_core.types.progress import OnProgress
 
-__all__ = ["Bounds", "Pool"]
+__all__ = ["Pool"]
 
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-FIRST_BACKOFF = 1.0
-LAST_BACKOFF = 60.0
-"""Seconds to leave a model alone after a start that failed; doubled at each further one."""
-GIVE_UP_AFTER = 3
-"""Starts that failed one after the other before the model is said to have failed."""
 ATTEMPTS = 3
 """Replicas that a request which hasn't started may be tried on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How far a pool scales."""
-
-    min_workers: int = 0
-    max_workers: int = 1
-    per_worker: int = 2
-    idle_seconds: float = 300.0
-    start_seconds: float = 900.0
-    queue_size: int = 1024
 
 
 @dataclass(eq=False, slots=True)
@@ -54,20 +38,6 @@ class _Worker:
     active: int = 0
     idle_timer: asyncio.TimerHandle | None = None
     gone: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class _Failures:
-    """Starts that failed in a row."""
-
-    count: int = 0
-    not_before: float = 0.0
-    last: LLMEngineError | None = None
-
-    def add(self, error: LLMEngineError) -> None:
-        self.count += 1
-        self.last = error
-        self.not_before = time.monotonic() + min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** (self.count - 1))
 
 
 class Pool(Session):
@@ -101,7 +71,7 @@ class Pool(Session):
         self._ready_waiters: list[asyncio.Future[None]] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failures = _Failures()
+        self._failures = Failures()
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -174,6 +144,8 @@ class Pool(Session):
     async def ready(self, deadline: float | None) -> SessionFacts:
         """Wait until one replica lives, starting it if need be. Raises the reason where it can't be had."""
         while not self._workers or self._facts is None:
+            if self._draining:
+                raise _retired()
             if not self._starting:
                 self._start_one()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -188,35 +160,45 @@ class Pool(Session):
             for _ in range(bounds.min_workers - self.size):
                 self._start_one()
 
-    def _start_one(self) -> None:
-        """Begin to start a replica, unless there are as many as may be, or it just failed."""
-        if self._draining:
-            raise ServerError("the model was deleted or stopped")
-        if self.size >= max(1, self.bounds.max_workers):
-            return
+    def _meet_demand(self) -> None:
+        """Start as many replicas as those who wait need, within the bounds."""
+        while (
+            len(self._waiting) > len(self._starting) * self.bounds.per_worker
+            and self.size < max(1, self.bounds.max_workers)
+            and self._start_one()
+        ):
+            pass
+
+    def _start_one(self) -> bool:
+        """Begin to start a replica; not where the last start failed just now: raises why if none lives."""
         wait = self._failures.not_before - time.monotonic()
         if wait > 0 and self._failures.last is not None:
             if self._workers:
-                return
+                return False
             raise ServerError(f"{self._failures.last.message} (the next try is in {wait:.0f} s)")
         task = asyncio.get_running_loop().create_task(self._start())
         self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        return True
 
     async def _start(self) -> None:
+        failure: LLMEngineError
+        worker: _Worker | None
         try:
             worker = await self._launch()
         except LLMEngineError as error:
-            self._start_failed(error)
-            return
+            failure, worker = error, None
         except Exception as error:
             log.exception("a replica of %s could not be started", self.deployment.backend)
-            self._start_failed(ServerError(f"{self.deployment.backend} could not be started: {error!r}"))
+            failure, worker = ServerError(f"{self.deployment.backend} could not be started: {error!r}"), None
+        finally:
+            self._starting.discard(_this_task())
+        if worker is None:
+            self._start_failed(failure)
             return
         if self._draining:
             await self._end(worker)
             return
-        self._failures = _Failures()
+        self._failures = Failures()
         self._facts = worker.session.facts
         self._workers.append(worker)
         if worker.replica is not None:
@@ -226,6 +208,7 @@ class Pool(Session):
                 waiter.set_result(None)
         self._ready_waiters.clear()
         self._serve_waiting()
+        self._meet_demand()
         self._rest(worker)
 
     async def _launch(self) -> _Worker:
@@ -273,20 +256,16 @@ class Pool(Session):
     # -- one request -----------------------------------------------------------------------------------------
 
     async def _acquire(self, deadline: float | None) -> _Worker:
+        if self._draining:
+            raise _retired()
         worker = self._free_worker()
         if worker is None or self._waiting:
-            if len(self._waiting) >= self.bounds.queue_size:
-                raise RateLimitExceededError(
-                    f"{len(self._waiting)} requests wait for this model already (queue_size="
-                    f"{self.bounds.queue_size}, max_workers={self.bounds.max_workers}, per_worker="
-                    f"{self.bounds.per_worker}); try again later, or raise one of them"
-                )
-            if len(self._waiting) >= len(self._starting) * self.bounds.per_worker:
-                self._start_one()
+            self._check_queue()
             waiter: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
-            self._serve_waiting()
             try:
+                self._serve_waiting()
+                self._meet_demand()
                 return await _until(waiter, deadline)
             except BaseException:
                 if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
@@ -296,6 +275,17 @@ class Pool(Session):
                 raise
         self._take(worker)
         return worker
+
+    def _check_queue(self) -> None:
+        """Refuse where as many wait as may, besides those whom replicas still to be started will serve."""
+        bounds = self.bounds
+        room = bounds.max_workers * bounds.per_worker - sum(worker.active for worker in self._workers)
+        if len(self._waiting) >= bounds.queue_size + max(0, room):
+            raise RateLimitExceededError(
+                f"{len(self._waiting)} requests wait for this model already (queue_size={bounds.queue_size}, "
+                f"max_workers={bounds.max_workers}, per_worker={bounds.per_worker}); try again later, or raise one "
+                "of them"
+            )
 
     def _free_worker(self) -> _Worker | None:
         best: _Worker | None = None
@@ -357,7 +347,8 @@ class Pool(Session):
             self._spawn(self._end(worker))
         if not self._draining and (self._waiting or len(self._workers) < self.bounds.min_workers):
             try:
-                self._start_one()
+                self.rescale(self.bounds)
+                self._meet_demand()
             except ServerError as error:
                 self._fail_waiting(error)
 
@@ -377,10 +368,14 @@ class Pool(Session):
         if worker.replica is not None:
             await worker.replica.aclose()
 
-    async def drain(self) -> None:
-        """Let the requests that run finish, then close. New ones are refused."""
+    def retire(self) -> None:
+        """Refuse new requests, and those that wait."""
         self._draining = True
-        self._fail_waiting(ServerError("the model was deleted or stopped"))
+        self._fail_waiting(_retired())
+
+    async def drain(self) -> None:
+        """Let the requests that run finish, then close."""
+        self.retire()
         while any(worker.active for worker in self._workers):
             self._quiet.clear()
             await self._quiet.wait()
@@ -390,6 +385,16 @@ class Pool(Session):
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _retired() -> ServerError:
+    return ServerError("the model was deleted, changed or stopped")
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def _until(waiter: asyncio.Future[R], deadline: float | None) -> R:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -116,7 +117,7 @@ class Provisioner:
     async def _verify(self, path: Path, checkpoint: CheckpointFacts, subject: str) -> str:
         """The digest that the weights were vouched for, or a fingerprint of what lies there."""
         fingerprint = await asyncio.to_thread(_fingerprint, path)
-        if checkpoint.sha256 is None or not path.is_file():
+        if checkpoint.sha256 is None or not await asyncio.to_thread(path.is_file):
             return fingerprint
         stamp = self._weights / "verified" / fingerprint
         if not stamp.is_file() or stamp.read_text() != checkpoint.sha256:
@@ -162,21 +163,28 @@ class Provisioner:
     @asynccontextmanager
     async def _made_once(self, target: Path) -> AsyncIterator[Path | None]:
         """Where to make what is missing at ``target``, or None where it is there; under a lock of its own."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+        if await asyncio.to_thread(target.exists):
             yield None
             return
         async with file_lock(target.parent / "lock"):
-            if target.exists():
+            if await asyncio.to_thread(target.exists):
                 yield None
                 return
             partial = target.with_name(f".partial-{target.name}")
-            partial.unlink(missing_ok=True)
+            await asyncio.to_thread(_remove, partial)
             try:
                 yield partial
-                os.replace(partial, target)
+                await asyncio.to_thread(partial.replace, target)
             finally:
-                partial.unlink(missing_ok=True)
+                _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    """A file or folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _digest(text: str) -> str:

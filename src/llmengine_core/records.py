@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmengine_core.errors import ServerError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["from_json", "to_json"]
 
 T = TypeVar("T")
 
 
-@cache
-def _adapter(kind: Hashable) -> Any:
-    from pydantic import TypeAdapter  # a quarter of a second that only records need
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
 
-    return TypeAdapter[Any](kind)
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    adapter = _adapters.get(kind)
+    if adapter is None:
+        from pydantic import TypeAdapter  # a quarter of a second that only records need
+
+        adapter = _adapters[kind] = TypeAdapter(kind)
+    return adapter
 
 
 def to_json(record: object) -> dict[str, Any]:
@@ -31,10 +38,9 @@ def from_json(kind: type[T], value: Mapping[str, Any]) -> T:
     from pydantic import ValidationError
 
     try:
-        record: T = _adapter(kind).validate_python(dict(value))
+        return _adapter(kind).validate_python(dict(value))
     except ValidationError as error:
         raise ServerError(
             f"a stored {kind.__name__} can't be read ({error.error_count()} faults, the first at "
             f"{error.errors(include_input=False)[0]['loc']}); it was written by another version of llmengine"
         ) from None
-    return record

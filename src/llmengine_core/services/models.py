@@ -18,11 +18,12 @@ from llmengine_core.explanation import resolution_error
 from llmengine_core.inspection import inspect
 from llmengine_core.interfaces.store import RowConflict, RowExists, Store
 from llmengine_core.locks import file_lock
-from llmengine_core.pool import Bounds, Pool
+from llmengine_core.pool import Pool
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.records import from_json, to_json
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
+from llmengine_core.scaling import Bounds
 from llmengine_core.services.storing import store_errors
 from llmengine_core.settings import Settings
 from llmengine_core.types.capabilities import Capabilities
@@ -82,7 +83,7 @@ class Models:
         """How a spec would be resolved, and why; nothing is changed."""
         card = self._registry.models.get(spec.model)
         facts = await inspect(spec, card, self._registry)
-        return resolve(spec, self._registry, facts)
+        return resolve(spec, self._registry.declarations, facts)
 
     async def create(self, spec: ModelSpec, *, caller: str = "root") -> ModelRecord:
         """Register a model; its weights are made ready behind the call's back (``wait`` waits for that).

@@ -1,0 +1,42 @@
+"""How far a pool of replicas scales, and how long it leaves a start alone that failed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from llmengine_core.errors import LLMEngineError
+
+__all__ = ["GIVE_UP_AFTER", "Bounds", "Failures"]
+
+FIRST_BACKOFF = 1.0
+LAST_BACKOFF = 60.0
+"""Seconds to leave a model alone after a start that failed; doubled at each further one."""
+GIVE_UP_AFTER = 3
+"""Starts that failed one after the other before the model is said to have failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How far a pool scales."""
+
+    min_workers: int = 0
+    max_workers: int = 1
+    per_worker: int = 2
+    idle_seconds: float = 300.0
+    start_seconds: float = 900.0
+    queue_size: int = 1024
+
+
+@dataclass(eq=False, slots=True)
+class Failures:
+    """Starts that failed in a row."""
+
+    count: int = 0
+    not_before: float = 0.0
+    last: LLMEngineError | None = None
+
+    def add(self, error: LLMEngineError) -> None:
+        self.count += 1
+        self.last = error
+        self.not_before = time.monotonic() + min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** (self.count - 1))

@@ -1,0 +1,1 @@
+"""What helps to test llmengine, plugins for it, and programs that use it."""
