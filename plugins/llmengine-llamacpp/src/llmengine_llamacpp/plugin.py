@@ -1,1 +1,50 @@
 """What this plugin registers with llmengine."""
+
+from __future__ import annotations
+
+from llmengine_core.hookspecs import hookimpl
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
+from llmengine_core.types.models import ModelCard
+from llmengine_llamacpp.card import SMOLLM2
+
+__all__ = ["CAPABILITIES", "CONTRACT"]
+
+CONTRACT = 1
+
+CAPABILITIES = Capabilities(
+    logprobs=True,
+    presence_penalty=True,
+    frequency_penalty=True,
+    top_k=True,
+    top_p=True,
+    seed=True,
+    structured=frozenset({"json", "regex", "choice", "grammar"}),
+    structured_dialect="llguidance",
+    token_ids=True,
+    messages=True,
+    cancels_prefill=True,
+)
+
+
+@hookimpl
+def register_backends() -> list[BackendInfo]:
+    """llama.cpp, on the CPU."""
+    return [
+        BackendInfo(
+            name="llama_cpp",
+            factory="llmengine_llamacpp.backend:LlamaCppBackend",
+            capabilities=CAPABILITIES,
+            formats=frozenset({"gguf"}),
+            environment=EnvironmentSpec(
+                distribution="xllamacpp", module="xllamacpp", requirements=("xllamacpp>=2026.10",)
+            ),
+            probe="llmengine_llamacpp.host:problems",
+        )
+    ]
+
+
+@hookimpl
+def register_models() -> list[ModelCard]:
+    """The base models that come as packages."""
+    return [SMOLLM2]

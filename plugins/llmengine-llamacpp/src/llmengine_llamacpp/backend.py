@@ -1,0 +1,67 @@
+"""How llama.cpp is started, and how it is spoken to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmengine_core.errors import BadRequestError
+from llmengine_core.http import HttpClient
+from llmengine_core.interfaces.backend import Backend, Session
+from llmengine_core.types.launch import Deployment, Endpoint, LaunchSpec, Resources
+from llmengine_llamacpp.session import LlamaCppSession
+
+__all__ = ["LlamaCppBackend"]
+
+SERVE = Path(__file__).with_name("worker") / "serve.py"
+
+
+class LlamaCppBackend(Backend):
+    """GGUF models on llama.cpp.
+
+    Launch options: ``threads``, the number of cores that one replica computes on, at least 1; default all
+    but one.
+    """
+
+    def launch(self, deployment: Deployment) -> LaunchSpec:
+        """One process per replica; ``per_worker`` requests share its cores."""
+        threads = _threads(deployment)
+        document = {
+            "weights": deployment.weights,
+            "context_length": deployment.context_length,
+            "slots": deployment.per_worker,
+            "threads": threads,
+        }
+        return LaunchSpec(
+            argv=(sys.executable, "-I", str(SERVE)),
+            document=document,
+            resources=Resources(threads=threads),
+            subject=Path(deployment.weights).name,
+        )
+
+    async def connect(self, endpoint: Endpoint, deployment: Deployment) -> Session:
+        """Asks the child for nothing that it hasn't reported, save how it counts an empty prompt."""
+        http = HttpClient(endpoint.address, endpoint.key)
+        try:
+            return await LlamaCppSession.open(http, endpoint.facts, weights_digest=deployment.weights_digest)
+        except BaseException:
+            await http.aclose()
+            raise
+
+
+def _threads(deployment: Deployment) -> int:
+    options: dict[str, Any] = dict(deployment.options)
+    threads = options.pop("threads", max(1, _cores() - 1))
+    if options:
+        raise BadRequestError(f"llama_cpp has no launch option {min(options)!r}; it has: threads")
+    if type(threads) is not int or threads < 1:
+        raise BadRequestError(f"threads is {threads!r}; it must be a whole number of at least 1")
+    return threads
+
+
+def _cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

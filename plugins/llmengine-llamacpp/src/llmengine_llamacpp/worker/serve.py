@@ -1,0 +1,88 @@
+"""llama.cpp in a process of its own: ``python -I serve.py``, told what to do on its standard input.
+
+It reads one line, the document of ``LlamaCppBackend.launch`` with ``address`` and ``key`` added, serves on
+that unix socket, and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+PREFILL_WORK = 1.2e10
+"""Weights × prompt tokens that one thread is given at a time: some 0.7 s of a slow core."""
+LEAST_BATCH, LARGEST_BATCH = 16, 2048
+
+
+def batch_tokens(parameters: int, threads: int) -> int:
+    """How many prompt tokens are read at a time; a power of two.
+
+    Between two such batches other requests get their next token, and cancelled ones are noticed. It must not
+    depend on what else is running: greedy text is repeatable because batches are cut at the same places.
+    """
+    tokens = int(PREFILL_WORK * threads / max(1, parameters))
+    return min(LARGEST_BATCH, max(LEAST_BATCH, 1 << max(0, tokens.bit_length() - 1)))
+
+
+def report(**facts: Any) -> None:
+    """Say one thing to whoever started us."""
+    print(json.dumps(facts), flush=True)  # noqa: T201 - this is what standard output is for here
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    document = json.loads(sys.stdin.readline())
+    # Threads that spin while they wait for work bring everything down where cores are few or shared.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100")
+    sys.path.append(str(Path(__file__).parents[2]))
+    try:
+        import xllamacpp  # type: ignore[import-untyped]
+
+        from llmengine_llamacpp.worker.ggml import Header
+
+        with Header(document["weights"]) as header:
+            architecture = header.text("general.architecture")
+            trained = header.number(f"{architecture}.context_length") or 0
+            parameters, tokenizer = header.parameters, header.text("tokenizer.ggml.model")
+        context = document["context_length"] or trained
+        params = xllamacpp.CommonParams()
+        configure(params, document, context, parameters)
+        report(progress=0.1, phase="load")
+        server = xllamacpp.Server(params)
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    report(
+        ready=True,
+        context_length=context,
+        slots=document["slots"],
+        batch_tokens=params.n_batch,
+        tokenizer=tokenizer,
+        xllamacpp=xllamacpp.__version__,
+    )
+    sys.stdin.read()
+    del server
+
+
+def configure(params: Any, document: dict[str, Any], context: int, parameters: int) -> None:
+    """Every setting that differs from llama.cpp's own default."""
+    slots, threads = document["slots"], document["threads"]
+    params.model.path = document["weights"]
+    params.n_parallel = slots
+    params.n_ctx = slots * context
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.n_batch = params.n_ubatch = max(slots, batch_tokens(parameters, threads))
+    params.hostnames = [document["address"].removeprefix("unix:")]
+    params.api_keys = [document["key"]]
+    params.n_threads_http = 2 * slots + 4
+    params.ui = False
+    params.warmup = False
+    params.fit_params = False
+    params.cache_ram_mib = 0
+    params.verbosity = 1  # errors; the reason of a failure reaches us in no other way
+
+
+if __name__ == "__main__":
+    main()
