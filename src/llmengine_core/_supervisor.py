@@ -11,7 +11,7 @@ shall run; its standard output and error are the supervisor's own.
 
 The end comes when the parent closes the socket (or dies, also by SIGKILL), when this process gets SIGTERM,
 SIGINT or SIGHUP, or when the child ends. Then the child's group gets SIGTERM, after ``grace`` seconds
-SIGKILL, and so does every descendant that left the group: on Linux they all become children of this process.
+SIGKILL, and so does each descendant that left the group, since on Linux this process inherits them.
 Last, the files in ``unlink`` go. If this process itself is killed, the kernel kills the child (Linux).
 """
 
@@ -180,36 +180,41 @@ class Family:
         os.close(self.stdin)
         self.send(signal.SIGTERM)
         deadline = time.monotonic() + grace
+        asked = set()
         while self.reap() and time.monotonic() < deadline:
+            for pid, group in children():
+                if group != self.pid and pid not in asked:
+                    asked.add(pid)
+                    kill(pid, signal.SIGTERM)
             wait(signals, min(0.05, grace))
         deadline = time.monotonic() + KILLING
         while self.reap() and time.monotonic() < deadline:
             self.send(signal.SIGKILL)
-            for pid in children():
-                kill(pid)
+            for pid, _ in children():
+                kill(pid, signal.SIGKILL)
             wait(signals, 0.05)
         if not self.ended:
             self.signal = signal.SIGKILL  # it was sent; the kernel holds the child in a call of its own
 
 
-def kill(pid: int) -> None:
-    """End a process that is ours, unless it runs as somebody else."""
+def kill(pid: int, number: int) -> None:
+    """Signal a process that is ours, unless it runs as somebody else."""
     with suppress(PermissionError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
-def children() -> Iterator[int]:
-    """This process's children, adopted ones included; Linux only, elsewhere none are adopted."""
+def children() -> Iterator[tuple[int, int]]:
+    """This process's children, adopted ones included, each with its group; elsewhere than on Linux, none."""
     me = os.getpid()
     for name in os.listdir("/proc") if LINUX else ():
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:
-                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                    parent, group = file.read().rpartition(b")")[2].split()[1:3]
             except OSError:
                 continue  # it ended meanwhile
-            if parent == me:
-                yield int(name)
+            if int(parent) == me:
+                yield int(name), int(group)
 
 
 def wait(signals: int, seconds: float) -> None:

@@ -53,6 +53,7 @@ class HttpClient:
         self._max_idle = max_idle
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._connecting = asyncio.Lock()
         self._closed = False
 
     async def request(
@@ -137,21 +138,21 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         try:
             if self._unix:
-                sock = await connect_unix(self._unix)
+                async with self._connecting:
+                    sock = await connect_unix(self._unix)
                 _, connection = await loop.create_unix_connection(self._new_connection, sock=sock)
             else:
                 _, connection = await loop.create_connection(self._new_connection, self._host, self._port)
         except OSError as error:
             raise ConnectionLost(f"can't connect to {self.address}: {error.strerror or error}") from error
+        self._open.add(connection)
+        connection.gone.add_done_callback(lambda _: self._open.discard(connection))
         if self._closed:
             connection.drop()  # meanwhile; what is sent on it fails at once
         return connection
 
     def _new_connection(self) -> Connection:
-        connection = Connection(self.address, self._forget)
-        self._open.add(connection)
-        connection.gone.add_done_callback(lambda _: self._open.discard(connection))
-        return connection
+        return Connection(self.address, self._forget)
 
     def _forget(self, connection: Connection) -> None:
         if connection in self._idle:

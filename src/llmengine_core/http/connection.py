@@ -159,26 +159,24 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
-        self._unproductive = 0
         status = self._parser.get_status_code()
         if self._state == "head" and status < 200:
             self.headers.clear()  # an interim answer; the real one follows
         elif self._state == "head":
-            self.status, self._state = status, "body"
+            self.status, self._state, self._unproductive = status, "body", 0
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        self._unproductive = 0
         if self._state == "body":
+            self._unproductive = 0
             self._parts.append(data)
             self._untaken += len(data)
 
     def on_message_complete(self) -> None:
         """The answer is complete."""
-        self._unproductive = 0
         if self._state == "body":
             self._keep_alive = self._parser.should_keep_alive()
-            self._state = "idle"
+            self._state, self._unproductive = "idle", 0
 
     @property
     def _ends_with_connection(self) -> bool:
@@ -187,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 async def connect_unix(path: str) -> socket.socket:
-    """A connected socket. Waits while the server's queue of new connections is full."""
+    """A connected socket. Waits while the server's queue is full; only one call at a time for one server."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     delay = 0.001
@@ -197,7 +195,7 @@ async def connect_unix(path: str) -> socket.socket:
                 sock.connect(path)
                 return sock
             await asyncio.sleep(delay)
-            delay = min(delay * 2, 0.1)
+            delay = min(delay * 2, 0.02)
     except BaseException:
         sock.close()
         raise

@@ -22,11 +22,12 @@ class EventSplitter:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The data of each event that is complete now. Take all before feeding more."""
-        if self._after_cr and piece.startswith(b"\n"):
-            piece = piece[1:]
-        self._after_cr = False
+        if not piece:
+            return
+        after_cr, self._after_cr = self._after_cr, piece.endswith(b"\r")
+        if after_cr:
+            piece = piece.removeprefix(b"\n")
         if b"\r" in piece:
-            self._after_cr = piece.endswith(b"\r")
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *blocks, self._rest = (self._rest + piece).split(b"\n\n")
         if len(self._rest) > MAX_EVENT:
