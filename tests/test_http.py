@@ -440,7 +440,7 @@ def without_end(start: bytes, piece: bytes) -> Answer:
     [
         (without_end(b"HTTP/1.1 200 OK\r\nX: ", b"x" * 1000), "bytes of headers"),
         (without_end(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1000), "bytes of headers"),
-        (without_end(b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 " * 100), None),
+        (without_end(b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 " * 100), "bytes of headers"),
         (without_end(SSE_HEAD + chunk(b"x") + b"5;", b"x" * 1000), "bytes of headers"),
         (without_end(SSE_HEAD + b"0\r\nX: ", b"x" * 1000), "bytes of headers"),
         (without_end(JSON_HEAD + b"\r\n", b"x" * 100_000), "the answer has more than 1000000 bytes"),
@@ -449,16 +449,10 @@ def without_end(start: bytes, piece: bytes) -> Answer:
         (without_end(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", b"x"), "doesn't speak HTTP"),
     ],
 )
-async def test_what_is_too_large_or_not_http_is_refused(answer: Answer, problem: str | None) -> None:
+async def test_what_is_too_large_or_not_http_is_refused(answer: Answer, problem: str) -> None:
     async with client_of(answer) as (client, server):
-        if (
-            problem is None
-        ):  # endless interim answers keep a caller waiting, in bounded memory, until it gives up
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(client.request("GET", "/"), 0.2)
-        else:
-            with pytest.raises(InvalidAnswer, match=problem):
-                await client.request("GET", "/", max_bytes=1_000_000)
+        with pytest.raises(InvalidAnswer, match=problem):
+            await client.request("GET", "/", max_bytes=1_000_000)
         await server.hung_up.get()
 
 
