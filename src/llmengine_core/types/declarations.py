@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.plan import PluginFault
 from llmengine_core.types.sampling import StructuredKind
 
 __all__ = [
     "CONTRACT_VERSION",
     "BackendInfo",
+    "Declarations",
+    "Declared",
     "EnvironmentSpec",
     "GuidedDecoderInfo",
     "Info",
@@ -112,3 +116,30 @@ class RuntimeInfo(Info):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverInfo(Info):
     """Somebody who wants to know. ``factory()`` takes no arguments and gives an ``Observer``."""
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared(Generic[T_co]):
+    """A declaration, and the plugin that it came from."""
+
+    info: T_co
+    plugin: str
+    """The entry point's name."""
+    distribution: str = ""
+    """"llmengine-llamacpp 0.1.0", or "" where it isn't known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declarations:
+    """All that resolution knows of the plugins. Their order means nothing."""
+
+    backends: tuple[Declared[BackendInfo], ...] = ()
+    transforms: tuple[Declared[TransformInfo], ...] = ()
+    guided_decoders: tuple[Declared[GuidedDecoderInfo], ...] = ()
+    faults: tuple[PluginFault, ...] = ()
+    """Plugins that failed."""
+    left_out: tuple[PluginFault, ...] = ()
+    """Plugins that are installed, but that the settings leave out."""

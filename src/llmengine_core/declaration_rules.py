@@ -1,0 +1,124 @@
+"""What makes a declaration sound: the types that its fields promise, and the rules that types can't say."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from llmengine_core.types.declarations import BackendInfo, Info, StorageInfo, StoreInfo, TransformInfo
+from llmengine_core.types.models import ModelCard
+
+__all__ = ["flaws"]
+
+NAME = re.compile(r"[a-z0-9_]+")
+FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def flaws(declaration: object, kind: type[Info | ModelCard]) -> list[str]:
+    """All that is wrong with one declaration of a hook that gives ``kind``; empty where it is sound."""
+    if type(declaration) is not kind:
+        return [f"it is a {type(declaration).__name__}; a {kind.__name__} is wanted"]
+    return list(_mistyped(declaration, "")) or list(_misruled(declaration))
+
+
+def _mistyped(value: Any, path: str) -> Iterator[str]:
+    """The fields of a frozen dataclass that hold something else than they promise."""
+    for name, hint in _hints(value.__class__).items():
+        held = getattr(value, name)
+        if not _conforms(held, hint):
+            shown = repr(held)
+            yield f"{path}{name} is {shown[:60]}{'…' * (len(shown) > 60)}; it must be {_written(hint)}"
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _conforms(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_conforms(value, each) for each in get_args(hint))
+    if origin is Literal:
+        return type(value) is str and value in get_args(hint)
+    if origin in (tuple, frozenset):
+        return type(value) is origin and all(_conforms(each, get_args(hint)[0]) for each in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint and (not is_dataclass(hint) or not any(_mistyped(value, "")))
+
+
+def _written(hint: Any) -> str:
+    return (
+        hint.__name__ if isinstance(hint, type) and not get_origin(hint) else str(hint).replace("typing.", "")
+    )
+
+
+def _misruled(declaration: Any) -> Iterator[str]:
+    if not isinstance(declaration, ModelCard):
+        if not NAME.fullmatch(declaration.name):
+            yield f"name is {declaration.name!r}; it must be lower case letters, digits and '_'"
+        if not FACTORY.fullmatch(declaration.factory):
+            yield f'factory is {declaration.factory!r}; it must be "package.module:Class"'
+    if rules := RULES.get(type(declaration)):
+        yield from rules(declaration)
+
+
+def _backend(info: BackendInfo) -> Iterator[str]:
+    if info.probe is not None and not FACTORY.fullmatch(info.probe):
+        yield f'probe is {info.probe!r}; it must be "package.module:function"'
+    if not info.formats:
+        yield "formats is empty; a backend loads at least one format of checkpoint"
+    if not info.accelerators:
+        yield 'accelerators is empty; it must hold "cpu", "cuda" or both'
+    if info.max_shards < 1:
+        yield f"max_shards is {info.max_shards}; it must be at least 1"
+    if info.memory_factor <= 0:
+        yield f"memory_factor is {info.memory_factor}; it must be above 0"
+
+
+def _schemes(info: StorageInfo | StoreInfo) -> Iterator[str]:
+    if not info.schemes:
+        yield "schemes is empty; it must hold at least one URL scheme"
+    for scheme in sorted(info.schemes):
+        if not SCHEME.fullmatch(scheme):
+            yield f"schemes holds {scheme!r}; a scheme is lower case letters, digits, '+', '.' and '-'"
+
+
+def _transform(info: TransformInfo) -> Iterator[str]:
+    if not (info.source_format and info.target_format):
+        yield "source_format and target_format must be named"
+    if info.source_format == info.target_format and not info.methods:
+        yield "it neither converts nor quantizes: its formats are equal and it has no methods"
+
+
+def _card(card: ModelCard) -> Iterator[str]:
+    if not card.name or not card.name.isprintable() or card.name != card.name.strip():
+        yield f"name is {card.name!r}; it must be printable text"
+    if not card.sources:
+        yield "sources is empty; it must hold at least one place that the weights come from"
+    for field in ("parameters", "context_length"):
+        if getattr(card, field) < 1:
+            yield f"{field} is {getattr(card, field)}; it must be at least 1"
+    for source in card.sources:
+        if "://" not in source.url:
+            yield f"the source {source.url!r} is no URL"
+        if source.sha256 is not None and not SHA256.fullmatch(source.sha256):
+            yield f"the sha256 of {source.url!r} is {source.sha256!r}; it must be 64 lower case hex digits"
+
+
+RULES: Mapping[type, Callable[[Any], Iterator[str]]] = {
+    BackendInfo: _backend,
+    StorageInfo: _schemes,
+    StoreInfo: _schemes,
+    TransformInfo: _transform,
+    ModelCard: _card,
+}
