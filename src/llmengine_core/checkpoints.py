@@ -1,0 +1,296 @@
+"""What a checkpoint is, told from its content.
+
+Names lie and headers don't: a format is recognised by first bytes, and a folder by the files that its format
+prescribes. Everything here is a pure function of file sizes and first bytes. Whoever reads the files, from a
+disk or from a storage, begins with none of them and serves each ``MoreNeeded`` until there is an answer; no
+more than headers and small configuration files are ever asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmengine_core import gguf
+from llmengine_core.gguf import BadHeader, MoreBytes
+from llmengine_core.types.plan import CheckpointFacts, Problem
+
+__all__ = ["Description", "MoreNeeded", "describe"]
+
+SNIFF = 4096
+"""Bytes that tell a format."""
+SNIFFED = 8
+"""Files of a folder, the largest ones, whose format is told."""
+CONFIG_LIMIT, INDEX_LIMIT, HEADER_LIMIT = 1 << 20, 16 << 20, 8 << 20
+"""Bytes of config.json, the index of shards, a safetensors header; larger ones are refused."""
+INDEXES = {"safetensors": "model.safetensors.index.json", "pytorch": "pytorch_model.bin.index.json"}
+WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a weight, by the name of its type in config.json."""
+MOST_DIMENSIONS = 16
+PICKLED = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How PyTorch files began before they were zip archives."""
+STRANGERS: tuple[tuple[bytes, str, str | None], ...] = (
+    (b"version https://git-lfs", "it is only a Git LFS pointer to the weights", "git lfs pull"),
+    (b"<!doctype html", "it is a web page, not weights", None),
+    (b"<html", "it is a web page, not weights", None),
+    (b"lmgg", "it is in the GGML format that came before GGUF", "convert it to GGUF"),
+    (b"fmgg", "it is in the GGMF format that came before GGUF", "convert it to GGUF"),
+    (b"tjgg", "it is in the GGJT format that came before GGUF", "convert it to GGUF"),
+)
+
+
+class MoreNeeded(Exception):
+    """The answer lies further into a file: read the first ``stop`` bytes of ``name`` and ask again."""
+
+    def __init__(self, name: str, stop: int) -> None:
+        super().__init__(name, stop)
+        self.name, self.stop = name, stop
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What was found."""
+
+    facts: CheckpointFacts
+    file: str | None = None
+    """The one of the folder's files that is the checkpoint; None where it is all of what was described."""
+
+
+def describe(url: str, sizes: Mapping[str, int], heads: Mapping[str, bytes], *, folder: bool) -> Description:
+    """Describe the file or folder at ``url``.
+
+    ``sizes`` holds the bytes of each file by name (of the one file, where it isn't a folder), ``heads`` the
+    first bytes of those that were asked for. What can't be used comes back with a ``Problem``. Raises only
+    ``MoreNeeded``.
+    """
+    files = _Files(sizes, heads)
+    try:
+        if folder:
+            return _describe_folder(url, files)
+        (name,) = sizes
+        return Description(_describe_file(url, name, files))
+    except BadHeader as error:
+        problem = Problem(f"the checkpoint {url} can't be used: {error.reason}", error.mend)
+        return Description(CheckpointFacts(url=url, size=sum(sizes.values()), problem=problem))
+
+
+class _Files:
+    """Files of which only the beginning is known."""
+
+    def __init__(self, sizes: Mapping[str, int], heads: Mapping[str, bytes]) -> None:
+        self.sizes, self.heads = sizes, heads
+
+    def head(self, name: str, stop: int) -> bytes:
+        """The first ``stop`` bytes of a file; fewer only where the file is shorter."""
+        stop = min(stop, self.sizes[name])
+        head = self.heads.get(name, b"")
+        if len(head) < stop:
+            raise MoreNeeded(name, stop)
+        return head
+
+    def json(self, name: str, limit: int) -> dict[str, Any]:
+        """A whole small file that is a JSON object."""
+        if self.sizes[name] > limit:
+            raise BadHeader(f"its {name} is larger than {limit >> 20} MiB")
+        return _object(self.head(name, limit), name)
+
+    def kind(self, name: str) -> str | None:
+        """The format of a file, by its first bytes; None where it isn't known."""
+        size = self.sizes[name]
+        head = self.head(name, SNIFF)[:SNIFF]
+        if head.startswith(gguf.MAGIC):
+            return "gguf"
+        if head[8:10] in (b'{"', b"{}") and int.from_bytes(head[:8], "little") < max(size, 100_000_000):
+            return "safetensors"
+        if head.startswith(PICKLED) or (head.startswith(b"PK\x03\x04") and b"/data.pkl" in head):
+            return "pytorch"
+        if head[257:262] == b"ustar" or head.startswith(b"\x1f\x8b"):
+            return "archive"
+        return None
+
+
+def _describe_file(url: str, name: str, files: _Files) -> CheckpointFacts:
+    size = files.sizes[name]
+    if not size:
+        raise BadHeader("it is empty")
+    match files.kind(name):
+        case "gguf":
+            facts, parts = _describe_gguf(url, name, files)
+            if parts > 1:
+                raise BadHeader(f"it is one of {parts} parts", "name the folder that holds them all")
+            return facts
+        case "safetensors":
+            return CheckpointFacts(
+                url=url, format="safetensors", size=size, parameters=_safetensors_parameters(name, files)
+            )
+        case "pytorch":
+            return CheckpointFacts(url=url, format="pytorch", size=size)
+        case "archive":  # what is in it is seen when it is unpacked
+            return CheckpointFacts(url=url, size=size)
+    head = files.head(name, SNIFF)
+    for start, reason, mend in STRANGERS:
+        if head[: len(start)].lower() == start:
+            raise BadHeader(reason, mend)
+    raise BadHeader("it is in no format that is known here (GGUF, safetensors, PyTorch, tar)")
+
+
+def _describe_folder(url: str, files: _Files) -> Description:
+    largest = sorted(files.sizes, key=lambda name: (-files.sizes[name], name))[:SNIFFED]
+    weights: dict[str | None, list[str]] = {}
+    for name in largest:
+        weights.setdefault(files.kind(name), []).append(name)
+    if "adapter_config.json" in files.sizes:
+        if names := weights.get("safetensors") or weights.get("pytorch"):
+            files.json("adapter_config.json", CONFIG_LIMIT)
+            size = sum(files.sizes[name] for name in names)
+            return Description(CheckpointFacts(url=url, format="adapter", size=size))
+        raise BadHeader("it has an adapter_config.json, but no adapter weights")
+    for kind in ("safetensors", "pytorch"):
+        if kind in weights and ("config.json" in files.sizes or "gguf" not in weights):
+            return Description(_describe_hugging_face(url, files, kind, weights[kind]))
+    if "gguf" in weights:
+        return _describe_gguf_folder(url, files, sorted(weights["gguf"]))
+    some = ", ".join(sorted(files.sizes)[:5]) or "nothing"
+    raise BadHeader(f"no weights were found in the folder (it holds {some}{', …' * (len(files.sizes) > 5)})")
+
+
+# -- GGUF -------------------------------------------------------------------------------------------------------
+
+
+def _describe_gguf(url: str, name: str, files: _Files) -> tuple[CheckpointFacts, int]:
+    """What one GGUF file says, and how many parts the model was split into."""
+    size = files.sizes[name]
+    try:
+        header = gguf.read_header(files.head(name, SNIFF), size)
+    except MoreBytes as more:
+        raise MoreNeeded(name, more.stop) from None
+    architecture = header.text("general.architecture")
+    if architecture is None:
+        raise BadHeader("its metadata has no general.architecture")
+    facts = CheckpointFacts(
+        url=url,
+        format="adapter" if header.text("general.type") == "adapter" else "gguf",
+        size=size,
+        quantization=header.quantization or None,
+        architecture=architecture,
+        parameters=header.parameters or None,
+        context_length=header.number(f"{architecture}.context_length"),
+        heads=header.number(f"{architecture}.attention.head_count"),
+    )
+    return facts, header.number("split.count") or 1
+
+
+def _describe_gguf_folder(url: str, files: _Files, names: list[str]) -> Description:
+    first = names[0]
+    facts, parts = _describe_gguf(url, first, files)
+    if parts == 1 and len(names) == 1:
+        return Description(facts, first)
+    if parts == 1:
+        raise BadHeader(f"the folder holds several GGUF models: {', '.join(names)}", "name one of the files")
+    stem = first.rpartition("-00001-of-")[0]
+    expected = [f"{stem}-{part:05}-of-{parts:05}.gguf" for part in range(1, min(parts, 1000) + 1)]
+    if missing := [name for name in expected if name not in files.sizes]:
+        raise BadHeader(f"{len(missing)} of its {parts} parts are missing, the first is {missing[0]!r}")
+    return Description(
+        replace(facts, size=sum(files.sizes[name] for name in expected), parameters=None), first
+    )
+
+
+# -- Hugging Face folders ---------------------------------------------------------------------------------------
+
+
+def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str]) -> CheckpointFacts:
+    if "config.json" not in files.sizes:
+        raise BadHeader(f"the folder holds {kind} weights, but no config.json that says what they are")
+    config = files.json("config.json", CONFIG_LIMIT)
+    shards = _shards(files, kind, names)
+    size = sum(files.sizes[name] for name in shards)
+    model = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    quantization = config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    parameters = None
+    if kind == "safetensors":  # the first shard's header also tells whether the file is whole
+        parameters = _safetensors_parameters(shards[0], files)
+    if kind == "pytorch" or len(shards) > 1:
+        width = WIDTHS.get(str(model.get("dtype") or model.get("torch_dtype") or config.get("torch_dtype")))
+        parameters = size // width if width and not method else None
+    return CheckpointFacts(
+        url=url,
+        format=kind,
+        size=size,
+        quantization=method.lower() if isinstance(method, str) else None,
+        architecture=model["model_type"] if isinstance(model.get("model_type"), str) else None,
+        parameters=parameters,
+        context_length=_count(model, "max_position_embeddings", "n_positions", "max_sequence_length"),
+        heads=_count(model, "num_attention_heads", "n_head", "num_heads"),
+    )
+
+
+def _shards(files: _Files, kind: str, names: list[str]) -> list[str]:
+    """The files that hold the weights; all of them are here."""
+    index = INDEXES[kind]
+    if index not in files.sizes:
+        ending = names[0].rpartition(".")[2]
+        return [*names, *sorted(n for n in files.sizes if n.endswith(f".{ending}") and n not in names)]
+    placed = files.json(index, INDEX_LIMIT).get("weight_map")
+    if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
+        raise BadHeader(f"its {index} has no weight_map of texts")
+    shards = sorted(set(placed.values()))
+    if missing := [name for name in shards if name not in files.sizes]:
+        raise BadHeader(f"{len(missing)} of its {len(shards)} shards are missing, the first is {missing[0]}")
+    if not shards:
+        raise BadHeader(f"its {index} names no weights")
+    return shards
+
+
+def _safetensors_parameters(name: str, files: _Files) -> int:
+    """How many weights a safetensors file holds; it is whole."""
+    size = files.sizes[name]
+    if size < 8:
+        raise BadHeader(f"{name} is no safetensors file: it has {size} bytes")
+    length = int.from_bytes(files.head(name, 8)[:8], "little")
+    if length > HEADER_LIMIT:
+        raise BadHeader(f"the header of {name} claims {length:,} bytes; at most {HEADER_LIMIT:,} are read")
+    if 8 + length > size:
+        raise BadHeader(f"{name} is truncated: its header ends at byte {8 + length:,}, the file at {size:,}")
+    header = _object(files.head(name, 8 + length)[8 : 8 + length], f"the header of {name}")
+    parameters = end = 0
+    for tensor, entry in header.items():
+        if tensor == "__metadata__":
+            continue
+        shape, offsets = _counts(entry, "shape"), _counts(entry, "data_offsets")
+        if shape is None or offsets is None or len(offsets) != 2:
+            raise BadHeader(f"the header of {name} describes {tensor!r} without a shape and two offsets")
+        parameters += math.prod(shape)
+        end = max(end, offsets[1])
+    if 8 + length + end > size:
+        raise BadHeader(
+            f"{name} is truncated: its tensors end at byte {8 + length + end:,}, the file at {size:,}"
+        )
+    return parameters
+
+
+def _object(written: bytes, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(written)
+    except (ValueError, RecursionError) as error:
+        raise BadHeader(f"{what} is not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadHeader(f"{what} is not a JSON object")
+    return found
+
+
+def _counts(entry: object, key: str) -> list[int] | None:
+    """A short list of whole numbers of 64 bits; None where it is something else."""
+    found = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(found, list) or len(found) > MOST_DIMENSIONS:
+        return None
+    return found if all(type(each) is int and 0 <= each < 2**64 for each in found) else None
+
+
+def _count(config: Mapping[str, Any], *keys: str) -> int | None:
+    """The first of these keys that holds a whole number of at least 1."""
+    return next((config[key] for key in keys if type(config.get(key)) is int and config[key] > 0), None)
