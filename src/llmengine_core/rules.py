@@ -1,0 +1,250 @@
+"""The rules that a backend must pass to serve a spec, in order; each is a pure function of what was seen."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+from llmengine_core.routes import Route
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.declarations import BackendInfo
+from llmengine_core.types.models import ModelSpec
+from llmengine_core.types.plan import BackendFacts, CheckpointFacts, HostFacts, RuleResult, Verdict
+
+__all__ = ["RULES", "Case"]
+
+PASSED, FAILED, UNKNOWN = Verdict.PASSED, Verdict.FAILED, Verdict.UNKNOWN
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """One backend for one spec, and all that was seen of it."""
+
+    spec: ModelSpec
+    info: BackendInfo
+    origin: str
+    """The distribution that it came from, or the plugin's name."""
+    seen: BackendFacts | None
+    checkpoint: CheckpointFacts
+    host: HostFacts
+    plain: Route | None
+    """From the checkpoint to what the backend loads, without quantizing."""
+    route: Route | None
+    """The same with the quantization that was asked for."""
+    offered: list[str]
+    """Quantizations that can be had."""
+    needs: Capabilities
+
+
+def _plugin(case: Case) -> RuleResult:
+    return RuleResult("plugin", PASSED, f"{case.origin} is loaded")
+
+
+def _framework(case: Case) -> RuleResult:
+    asked = case.spec.inference_framework
+    if asked == case.info.name:
+        return RuleResult("framework", PASSED, "asked for by name")
+    if asked == "auto":
+        return RuleResult("framework", PASSED, "any will do")
+    fact = f"not asked for (framework is {asked!r})"
+    return RuleResult("framework", FAILED, fact, f"inference_framework={case.info.name!r}")
+
+
+def _engine(case: Case) -> RuleResult:
+    environment, seen = case.info.environment, case.seen
+    if seen is None:
+        return RuleResult("engine", UNKNOWN, "it was not looked for")
+    if environment is not None and not seen.importable:
+        wanted = environment.requirements or (environment.distribution,)
+        fact = f"its engine {environment.distribution} is not in this environment"
+        return RuleResult("engine", FAILED, fact, f"python -m pip install {shlex.join(wanted)}")
+    if seen.problems:
+        mends = dict.fromkeys(problem.mend for problem in seen.problems if problem.mend)
+        fact = "; ".join(problem.message for problem in seen.problems)
+        return RuleResult("engine", FAILED, fact, "; ".join(mends) or None)
+    if environment is None:
+        return RuleResult("engine", PASSED, "it needs none in this environment")
+    return RuleResult("engine", PASSED, f"{environment.distribution} is here")
+
+
+def _version(case: Case) -> RuleResult:
+    tag, environment = case.spec.inference_framework_image_tag, case.info.environment
+    version = case.seen.version if case.seen else None
+    if tag == version:
+        return RuleResult("version", PASSED, f"{version} is here, as asked for")
+    if tag == "latest":
+        return RuleResult("version", PASSED, f"{version} is here" if version else "any will do")
+    if environment is None:
+        return RuleResult(
+            "version", UNKNOWN, f"version {tag} was asked for; the engine tells when it is reached"
+        )
+    fact = f"version {tag} is not here" + (f", but {version}" if version else "")
+    install = shlex.join(["python", "-m", "pip", "install", f"{environment.distribution}=={tag}"])
+    return RuleResult("version", FAILED, fact, f"{install}, or inference_framework_image_tag='latest'")
+
+
+def _checkpoint(case: Case) -> RuleResult:
+    checkpoint, info = case.checkpoint, case.info
+    if checkpoint.problem is not None:
+        return RuleResult("checkpoint", FAILED, checkpoint.problem.message, checkpoint.problem.mend)
+    if checkpoint.format is None:
+        return RuleResult("checkpoint", UNKNOWN, "its format is seen when it is here")
+    route = case.route or case.plain
+    if route is None:
+        mend = f"quantize={case.offered[0]!r}" if case.offered else None
+        fact = f"format {checkpoint.format!r} (loads {_listed(info.formats)})"
+        return RuleResult("checkpoint", FAILED, fact, mend)
+    architecture = checkpoint.architecture
+    if info.architectures is not None and architecture is not None and architecture not in info.architectures:
+        fact = f"architecture {architecture!r} (loads {_listed(info.architectures)})"
+        return RuleResult("checkpoint", FAILED, fact)
+    by = "".join(f" → {step.method or step.target_format} by {step.transform}" for step in route.steps)
+    if info.architectures is None or architecture is None:
+        what = f"architecture {architecture!r}" if architecture else "its architecture"
+        return RuleResult("checkpoint", UNKNOWN, f"{checkpoint.format}{by}; {what} is tried when it loads")
+    return RuleResult("checkpoint", PASSED, f"{checkpoint.format}{by}, architecture {architecture!r}")
+
+
+def _quantization(case: Case) -> RuleResult:
+    asked, checkpoint = case.spec.quantize, case.checkpoint
+    if asked is None:
+        return RuleResult(
+            "quantization", PASSED, f"not asked for; stored as {checkpoint.quantization or 'it is'}"
+        )
+    if case.route is not None:
+        return RuleResult("quantization", PASSED, f"{asked}, {case.route.how}")
+    if checkpoint.format is None and asked in case.offered:
+        return RuleResult("quantization", UNKNOWN, f"{asked} depends on the checkpoint's format")
+    fact = f"quantization {asked!r} (offers {_listed(case.offered)})"
+    mend = f"quantize={case.offered[0]!r}" if case.offered else "leave quantize out"
+    return RuleResult("quantization", FAILED, fact, mend)
+
+
+def _shards(case: Case) -> RuleResult:
+    shards, heads = case.spec.num_shards, case.checkpoint.heads
+    if shards == 1:
+        return RuleResult("shards", PASSED, "1")
+    limits = [case.info.max_shards, *([case.spec.gpus] if case.spec.gpus else [])]
+    mend = next(n for n in range(min(shards, *limits), 0, -1) if not heads or heads % n == 0)
+    if shards > case.info.max_shards:
+        fact = f"num_shards={shards} (splits over {case.info.max_shards} at most)"
+    elif shards > min(limits):
+        fact = f"num_shards={shards} over gpus={case.spec.gpus}"
+    elif not heads:
+        return RuleResult("shards", UNKNOWN, f"{shards}; the model's attention heads aren't known yet")
+    elif heads % shards:
+        fact = f"num_shards={shards} doesn't divide the model's {heads} attention heads"
+    else:
+        return RuleResult("shards", PASSED, f"{shards}, for {heads} attention heads")
+    return RuleResult("shards", FAILED, fact, f"num_shards={mend}")
+
+
+def _device(case: Case) -> RuleResult:
+    if case.info.environment is None:
+        return RuleResult("device", PASSED, "it takes none of this machine's")
+    kinds, asked, here = case.info.accelerators, case.spec.gpus, case.host.gpus
+    if asked and "cuda" not in kinds:
+        return RuleResult("device", FAILED, f"gpus={asked} (runs on {_listed(kinds)})", "gpus=0")
+    if asked and asked > here:
+        mend = f"gpus={here}" if here else "gpus=0" if "cpu" in kinds else None
+        return RuleResult("device", FAILED, f"gpus={asked} (this machine has {_gpus(here)})", mend)
+    if asked:
+        return RuleResult("device", PASSED, f"{_gpus(here)} here")
+    if "cpu" in kinds:
+        return RuleResult("device", PASSED, f"{case.host.cpus} processors here")
+    if "cuda" not in kinds:
+        return RuleResult("device", UNKNOWN, f"runs on {_listed(kinds)}, which is not looked for")
+    if here < case.spec.num_shards:
+        fact = f"needs {_gpus(case.spec.num_shards)} (this machine has {_gpus(here)})"
+        return RuleResult("device", FAILED, fact, f"num_shards={here}" if here else None)
+    if asked == 0:
+        mend = f"gpus={case.spec.num_shards}"
+        return RuleResult("device", FAILED, "gpus=0 (runs on a GPU only)", mend)
+    return RuleResult("device", PASSED, f"{_gpus(here)} here")
+
+
+def _memory(case: Case) -> RuleResult:
+    weights = _weight_bytes(case)
+    if case.info.environment is None:
+        return RuleResult("memory", PASSED, "it takes none of this machine's")
+    if weights is None:
+        return RuleResult("memory", UNKNOWN, "the size of the weights isn't known yet")
+    need = int(weights * case.info.memory_factor)
+    if case.spec.gpus or "cpu" not in case.info.accelerators:
+        room = case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards)
+        where = "its GPUs have"
+        if not room:
+            return RuleResult("memory", UNKNOWN, f"about {_size(need)}; the GPU's memory isn't known")
+    else:
+        room, where = case.host.memory, "this machine has"
+    fact = f"about {_size(need)}; {where} {_size(room)}"
+    if need > room:
+        return RuleResult("memory", FAILED, f"needs {fact}")
+    return RuleResult("memory", PASSED, fact)
+
+
+def _capabilities(case: Case) -> RuleResult:
+    needs, has = case.needs, case.info.capabilities
+    if needs.within(has):
+        return RuleResult("capabilities", PASSED, "all that is asked for")
+    missing = [
+        each.name
+        for each in fields(needs)
+        if getattr(needs, each.name) is True and not getattr(has, each.name)
+    ]
+    missing += [f"guided_{kind}" for kind in sorted(needs.structured - has.structured)]
+    if not Capabilities(adapters=needs.adapters).within(has):
+        missing.append(f"adapters {needs.adapters}")
+    if needs.structured_dialect not in (None, has.structured_dialect):
+        missing.append(f"constraints in {needs.structured_dialect}")
+    return RuleResult("capabilities", FAILED, f"can't do {', '.join(missing)}")
+
+
+RULES: Mapping[str, Callable[[Case], RuleResult]] = MappingProxyType(
+    {
+        "plugin": _plugin,
+        "framework": _framework,
+        "engine": _engine,
+        "version": _version,
+        "checkpoint": _checkpoint,
+        "quantization": _quantization,
+        "shards": _shards,
+        "device": _device,
+        "memory": _memory,
+        "capabilities": _capabilities,
+    }
+)
+"""Every rule by its name, in the order in which they are told."""
+
+
+def _weight_bytes(case: Case) -> int | None:
+    """How much the weights take as they are served; None where that can't be told yet."""
+    asked, checkpoint = case.spec.quantize, case.checkpoint
+    if asked in (None, checkpoint.quantization):
+        return checkpoint.size
+    number = re.search(r"\d+", asked or "")  # "q8_0", "int4", "f16": bits, and one more for scales
+    bits = int(number[0]) if number else 0
+    if checkpoint.parameters is None or not 1 <= bits <= 32:
+        return None
+    return checkpoint.parameters * (bits + (bits < 16)) // 8
+
+
+def _size(count: int) -> str:
+    """Bytes for people: "1.2 GB"."""
+    size, unit = float(count), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, bigger
+    return f"{size:.3g} {unit}"
+
+
+def _gpus(count: int) -> str:
+    return f"{count or 'no'} GPU{'' if count == 1 else 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
