@@ -27,7 +27,7 @@ NAMES = len("/0123abcd/0123456789abcdef.sock")
 
 
 class RuntimeFolder:
-    """This process's folder for sockets, its to close. Its own blocking calls take microseconds."""
+    """This process's folder for sockets, its own to close."""
 
     def __init__(self, root: Path | None = None) -> None:
         """Take a new folder under ``root`` (default: the user's), and sweep those that a crash left there.
@@ -49,10 +49,10 @@ class RuntimeFolder:
 
     def close(self) -> None:
         """Remove the folder with all that is in it. Idempotent."""
-        if self._lock >= 0:
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
+            os.close(lock)
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ class LocalRuntime(Runtime):
     def __init__(self, home: Path) -> None:
         """Starts nothing yet. Sockets don't go into ``home``, whose path may be too long for them."""
         self._children: set[Child] = set()
-        self._folder: RuntimeFolder | None = None
-        self._taking_folder = asyncio.Lock()
+        self._folder: asyncio.Task[RuntimeFolder] | None = None
         self._closed = False
 
     async def start(self, spec: LaunchSpec, *, on_progress: OnProgress | None = None) -> Replica:
@@ -68,26 +68,30 @@ class LocalRuntime(Runtime):
         self._closed = True
         for child in self._children:
             child.let_go()
-        if self._folder is not None:
-            self._folder.close()
+        if self._folder is not None and self._folder.done():
+            with suppress(OSError, asyncio.CancelledError):
+                self._folder.result().close()
 
     async def aclose(self) -> None:
         """End every replica, then remove the folder of their sockets."""
         self._closed = True
         await asyncio.gather(*(child.aclose() for child in self._children))
         if self._folder is not None:
-            await asyncio.to_thread(self._folder.close)
+            with suppress(OSError):
+                await asyncio.to_thread((await self._folder).close)
 
     async def _take_folder(self) -> RuntimeFolder:
-        async with self._taking_folder:
-            if self._closed:
-                raise ServerError("the local runtime was closed: it starts nothing any more")
-            if self._folder is None:
-                try:
-                    self._folder = await asyncio.to_thread(RuntimeFolder)
-                except OSError as error:
-                    raise ServerError(f"the local runtime can't start anything: {error}") from error
-            return self._folder
+        if self._closed:
+            raise ServerError("the local runtime was closed: it starts nothing any more")
+        if self._folder is None:
+            self._folder = asyncio.create_task(asyncio.to_thread(RuntimeFolder))
+        taking = self._folder
+        try:
+            return await asyncio.shield(taking)  # it is everybody's, also if this caller gives up
+        except OSError as error:
+            if self._folder is taking:
+                self._folder = None
+            raise ServerError(f"the local runtime can't start anything: {error}") from error
 
 
 class LocalReplica(Replica):
