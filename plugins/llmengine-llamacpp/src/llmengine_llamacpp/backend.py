@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmengine_core.errors import BadRequestError
-from llmengine_core.http import HttpClient
+from llmengine_core.errors import BadRequestError, ServerError
+from llmengine_core.http import HttpClient, HttpError
 from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.types.launch import Deployment, Endpoint, LaunchSpec, Resources
+from llmengine_llamacpp.client import Client
 from llmengine_llamacpp.session import LlamaCppSession
 
 __all__ = ["LlamaCppBackend"]
@@ -43,11 +44,16 @@ class LlamaCppBackend(Backend):
 
     async def connect(self, endpoint: Endpoint, deployment: Deployment) -> Session:
         """Asks the child for nothing that it hasn't reported, save how it counts an empty prompt."""
-        http = HttpClient(endpoint.address, endpoint.key)
+        client = Client(HttpClient(endpoint.address, endpoint.key))
         try:
-            return await LlamaCppSession.open(http, endpoint.facts, weights_digest=deployment.weights_digest)
+            return await LlamaCppSession.open(
+                client, endpoint.facts, weights_digest=deployment.weights_digest
+            )
+        except HttpError as error:
+            await client.aclose()
+            raise ServerError(f"llama.cpp can't be spoken to: {error}") from error
         except BaseException:
-            await http.aclose()
+            await client.aclose()
             raise
 
 

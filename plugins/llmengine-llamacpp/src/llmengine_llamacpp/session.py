@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from typing import Any, Self
 
 from llmengine_core.deadlines import Watch
-from llmengine_core.errors import ServerError
+from llmengine_core.errors import ServerError, UnsupportedFeatureError
 from llmengine_core.gate import check_context
-from llmengine_core.http import HttpClient, HttpError, HttpStatusError
+from llmengine_core.http import HttpError
 from llmengine_core.interfaces.backend import Session, SessionLost
 from llmengine_core.stops import StopMatcher
 from llmengine_core.types.generation import (
@@ -24,29 +22,35 @@ from llmengine_core.types.generation import (
     TokenIds,
     Usage,
 )
+from llmengine_llamacpp.client import Client
+from llmengine_llamacpp.penalties import step_by_step, with_frequency_penalty
 from llmengine_llamacpp.plugin import CAPABILITIES
-from llmengine_llamacpp.wire import body_of, error_of, finish_reason_of, token_of
+from llmengine_llamacpp.wire import Frame, body_of, finish_reason_of, is_progress, token_of
 
 __all__ = ["LlamaCppSession"]
 
-DIALECT = CAPABILITIES.structured_dialect
-
 
 class LlamaCppSession(Session):
-    """Speaks to ``/completion``, always streaming, and finds stop sequences itself."""
+    """Streams from ``/completion`` and finds stop sequences itself.
 
-    def __init__(self, http: HttpClient, facts: SessionFacts, slots: int) -> None:
-        self._http = http
+    Every request names the slot that it runs on, so that none takes another's. The slot that was given
+    back first is taken first: the engine may need a moment to notice that a request was cancelled.
+    """
+
+    def __init__(self, client: Client, facts: SessionFacts, slots: int) -> None:
+        self._client = client
         self._facts = facts
-        self._slots = asyncio.Semaphore(slots)
+        self._slots: asyncio.Queue[int] = asyncio.Queue()
+        for slot in range(slots):
+            self._slots.put_nowait(slot)
         self._closed = False
 
     @classmethod
-    async def open(cls, http: HttpClient, child: Mapping[str, Any], *, weights_digest: str) -> Self:
+    async def open(cls, client: Client, child: Mapping[str, Any], *, weights_digest: str) -> Self:
         """A session on a child that reported these facts of itself."""
         overhead = None
-        if child["tokenizer"] == "gpt2":  # works on bytes: no token stands for less than one of them
-            overhead = len(await _tokens(http, ""))
+        if child["tokenizer"] == "gpt2":  # it works on bytes: no token stands for less than one
+            overhead = len(await client.tokenize(""))
         facts = SessionFacts(
             context_length=child["context_length"],
             capabilities=CAPABILITIES,
@@ -54,7 +58,7 @@ class LlamaCppSession(Session):
             prompt_token_overhead=overhead,
             max_concurrent=child["slots"],
         )
-        return cls(http, facts, child["slots"])
+        return cls(client, facts, child["slots"])
 
     @property
     def facts(self) -> SessionFacts:
@@ -63,101 +67,94 @@ class LlamaCppSession(Session):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream the answer to one request; see ``Session.generate``."""
+        if self._closed:
+            raise SessionLost("the session with llama.cpp was closed")
+        sampling = request.sampling
+        stops = StopMatcher(sampling.stop, sampling.include_stop) if sampling.stop else None
+        prompt_tokens = completion_tokens = 0
+        frames: AsyncGenerator[Frame, None] | None = None
+        slot: int | None = None
         watch = Watch(request.deadline, None)
         try:
             with watch:
-                await self._slots.acquire()
-            try:
-                async with aclosing(self._answer(request, watch)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-            finally:
-                self._slots.release()
-        finally:
-            watch.close()
-
-    async def _answer(
-        self, request: GenerationRequest, watch: Watch
-    ) -> AsyncGenerator[GenerationChunk, None]:
-        sampling = request.sampling
-        limit = self._facts.context_length
-        stops = StopMatcher(sampling.stop, sampling.include_stop) if sampling.stop else None
-        with watch:
-            prompt = await self._prompt(request.prompt)
-        body = body_of(prompt, sampling, grammar=_grammar(request), context_length=limit)
-        prompt_tokens = completion_tokens = 0
-        events = self._http.events("/completion", body)
-        try:
+                slot = await self._slots.get()
+                frames = await self._frames(request, slot)
             while True:
                 with watch:
-                    frame = json.loads(await anext(events))
-                if "error" in frame:
-                    raise error_of(500, json.dumps(frame).encode())
+                    frame = await anext(frames)
                 if not prompt_tokens:
                     prompt_tokens = frame["tokens_evaluated"]
-                    check_context(prompt_tokens, sampling.max_tokens, context_length=limit)
-                if "prompt_progress" in frame:
+                    check_context(
+                        prompt_tokens, sampling.max_tokens, context_length=self._facts.context_length
+                    )
+                if is_progress(frame):
                     continue
                 completion_tokens = frame["tokens_predicted"]
                 if frame["stop"]:
                     break
-                token = token_of(frame)
+                token = token_of(frame, logprob=sampling.logprobs)
                 text = token.text if stops is None else stops.feed(token.text)
                 if stops is not None and stops.stopped:
-                    usage = Usage(prompt_tokens, completion_tokens)
-                    yield GenerationChunk(text, (token,), "stop", usage)
+                    yield GenerationChunk(text, (token,), "stop", Usage(prompt_tokens, completion_tokens))
                     return
                 yield GenerationChunk(text, (token,))
-        except HttpStatusError as error:
-            raise error_of(error.status, error.body) from None
-        except StopAsyncIteration:
-            raise ServerError("llama.cpp's answer broke off: it ended without a reason") from None
+            reason = finish_reason_of(frame)
         except HttpError as error:
             if not self._closed:
-                raise SessionLost(f"llama.cpp is gone: {error}") from error
-            rest = "" if stops is None else stops.flush()
-            yield GenerationChunk(rest, (), "cancelled", Usage(prompt_tokens, completion_tokens))
-            return
+                raise SessionLost(f"llama.cpp is gone, after {completion_tokens} tokens: {error}") from error
+            reason = "cancelled"
         finally:
-            await events.aclose()
+            watch.close()
+            if frames is not None:
+                await frames.aclose()
+            if slot is not None:
+                self._slots.put_nowait(slot)
         rest = "" if stops is None else stops.flush()
-        yield GenerationChunk(rest, (), finish_reason_of(frame), Usage(prompt_tokens, completion_tokens))
+        yield GenerationChunk(rest, (), reason, Usage(prompt_tokens, completion_tokens))
+
+    async def _frames(self, request: GenerationRequest, slot: int) -> AsyncGenerator[Frame, None]:
+        """The events of one answer, which has not begun yet."""
+        sampling, grammar = request.sampling, _grammar(request)
+        prompt = await self._verbatim(request.prompt)
+        body = body_of(prompt, sampling, slot=slot, grammar=grammar)
+        if not (sampling.presence_penalty or sampling.frequency_penalty):
+            return self._client.stream(body)
+        ids = await self._client.tokenize(prompt) if isinstance(prompt, str) else prompt
+        if not sampling.presence_penalty:
+            limit = self._facts.context_length
+            return self._client.stream(with_frequency_penalty(body, sampling.frequency_penalty, ids, limit))
+        if grammar:
+            raise UnsupportedFeatureError(
+                f"presence_penalty is {sampling.presence_penalty:g} and there is a guided_{_kind(request)}: "
+                "llama_cpp can't honour both at once; use frequency_penalty instead, or leave one out"
+            )
+        return step_by_step(self._client, body, sampling, ids)
 
     async def count_tokens(self, prompt: Prompt) -> int:
-        """By the engine's own tokenizer."""
-        if isinstance(prompt, TokenIds):
-            return len(prompt.ids)
+        """By the model's own tokenizer."""
         try:
-            return len(await _tokens(self._http, str(await self._prompt(prompt))))
+            verbatim = await self._verbatim(prompt)
+            return len(await self._client.tokenize(verbatim) if isinstance(verbatim, str) else verbatim)
         except HttpError as error:
             raise SessionLost(f"llama.cpp is gone: {error}") from error
 
-    async def aclose(self) -> None:
-        """Drop every connection; the child is its owner's to end."""
-        self._closed = True
-        await self._http.aclose()
-
-    async def _prompt(self, prompt: Prompt) -> str | list[int]:
+    async def _verbatim(self, prompt: Prompt) -> str | tuple[int, ...]:
         match prompt:
             case Text(text):
                 return text
             case TokenIds(ids):
-                return list(ids)
+                return ids
             case Messages(messages):
-                turns = [{"role": each.role, "content": each.content} for each in messages]
-                response = await self._http.request("POST", "/apply-template", {"messages": turns})
-                if response.status != 200:
-                    raise error_of(response.status, response.body)
-                return str(response.json()["prompt"])
+                return await self._client.apply_template(messages)
+
+    async def aclose(self) -> None:
+        """Drop every connection; the child is its owner's to end."""
+        self._closed = True
+        await self._client.aclose()
 
 
-async def _tokens(http: HttpClient, text: str) -> list[int]:
-    body = {"content": text, "add_special": True, "parse_special": True}
-    response = await http.request("POST", "/tokenize", body)
-    if response.status != 200:
-        raise error_of(response.status, response.body)
-    tokens: list[int] = response.json()["tokens"]
-    return tokens
+def _kind(request: GenerationRequest) -> str:
+    return "" if request.structured is None else request.structured.kind
 
 
 def _grammar(request: GenerationRequest) -> str | None:
@@ -165,6 +162,9 @@ def _grammar(request: GenerationRequest) -> str | None:
     if request.structured is None:
         return None
     translation = request.structured.translation
-    if translation is None or translation.dialect != DIALECT:
-        raise ServerError(f"a constraint reached llama.cpp that was not translated into {DIALECT}")
+    if translation is None or translation.dialect != CAPABILITIES.structured_dialect:
+        raise ServerError(
+            f"a guided_{request.structured.kind} reached llama.cpp that was not translated into "
+            f"{CAPABILITIES.structured_dialect!r}"
+        )
     return translation.text

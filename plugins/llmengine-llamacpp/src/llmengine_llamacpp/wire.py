@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmengine_core.errors import BadRequestError, LLMEngineError, ServerError
 from llmengine_core.types.generation import FinishReason, Token
 from llmengine_core.types.sampling import SamplingParams
 
-__all__ = ["body_of", "error_of", "finish_reason_of", "token_of"]
+__all__ = ["Frame", "body_of", "error_of", "finish_reason_of", "is_progress", "token_of"]
+
+Frame: TypeAlias = dict[str, Any]
+"""One event of an answer, as llama.cpp words it."""
 
 LOWEST = -3.4028234663852886e38
-"""What a probability of zero has for a logarithm: the lowest single-precision number."""
+"""The lowest number of single precision: what a probability of zero has for a logarithm."""
 RANDOM_SEED = 0xFFFFFFFF
+"""What llama.cpp takes for "choose one"."""
 
-# Every value that llama.cpp would otherwise take from defaults of its own, which sample.
+# What llama.cpp would otherwise fill in from defaults of its own, and how it is to answer.
 NEUTRAL: Mapping[str, Any] = {
     "stream": True,
     "return_tokens": True,
-    # Headers and one event per batch come while a prompt is read: only so is a closed connection noticed.
+    # One event for each batch of the prompt: only where it writes does llama.cpp see a closed connection.
     "return_progress": True,
-    # What is left of an earlier prompt would change how this one is cut into batches, and so its text.
+    # What is left of an earlier prompt changes how this one falls into batches, and so, in the last bits,
+    # its logits: the same call would not always give the same text.
     "cache_prompt": False,
     "response_fields": ["content", "tokens", "stop", "stop_type", "tokens_predicted", "tokens_evaluated"],
     "min_p": 0.0,
@@ -39,52 +44,50 @@ NEUTRAL: Mapping[str, Any] = {
 
 
 def body_of(
-    prompt: str | Sequence[int],
-    sampling: SamplingParams,
-    *,
-    grammar: str | None = None,
-    logit_bias: Sequence[tuple[int, float]] = (),
-    context_length: int,
-) -> dict[str, Any]:
-    """A request that leaves nothing to llama.cpp's defaults."""
+    prompt: str | Sequence[int], sampling: SamplingParams, *, slot: int, grammar: str | None = None
+) -> Frame:
+    """A request that leaves nothing to defaults. Penalties are not in it: see ``penalties``."""
     greedy = sampling.temperature == 0
-    penalties = bool(sampling.presence_penalty or sampling.frequency_penalty)
-    samplers = ["penalties"] * penalties + ["temperature"] + ["top_k", "top_p"] * (not greedy)
-    seed = RANDOM_SEED if sampling.seed is None else sampling.seed % RANDOM_SEED
     return {
         **NEUTRAL,
         "prompt": prompt,
+        "id_slot": slot,
         "n_predict": sampling.max_tokens,
+        "samplers": ["temperature"] if greedy else ["temperature", "top_k", "top_p"],
         "temperature": sampling.temperature,
         "top_k": 0 if greedy or sampling.top_k is None else sampling.top_k,
         "top_p": 1.0 if greedy else sampling.top_p,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "repeat_last_n": context_length if penalties else 0,
-        "samplers": samplers,
-        "seed": seed,
-        "n_probs": 1 if sampling.logprobs else 0,
-        "logit_bias": list(logit_bias),
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repeat_last_n": 0,
+        "logit_bias": [],
+        "seed": RANDOM_SEED if sampling.seed is None else sampling.seed % RANDOM_SEED,
+        "n_probs": int(sampling.logprobs),
         "grammar": grammar or "",
     }
 
 
-def token_of(frame: Mapping[str, Any]) -> Token:
-    """The token of one frame; where a character took several, all of them as one."""
+def is_progress(frame: Frame) -> bool:
+    """Whether it only says how far the prompt was read."""
+    return "prompt_progress" in frame
+
+
+def token_of(frame: Frame, *, logprob: bool) -> Token:
+    """The token of one event; where a character took several, all of them as one."""
     text: str = frame["content"]
-    logprob = None
-    if probabilities := frame.get("completion_probabilities"):
-        logprob = min(0.0, max(LOWEST, probabilities[0]["logprob"]))
-    return Token(frame["tokens"][-1], text, text.encode(), logprob)
+    value = None
+    if logprob:
+        value = min(0.0, max(LOWEST, frame["completion_probabilities"][0]["logprob"]))
+    return Token(frame["tokens"][0], text, text.encode(), value)
 
 
-def finish_reason_of(frame: Mapping[str, Any]) -> FinishReason:
-    """Why the engine ended; it isn't given stop sequences, so only the model itself stops."""
+def finish_reason_of(frame: Frame) -> FinishReason:
+    """Why llama.cpp ended; it isn't given stop sequences, so only the model itself stops."""
     return "stop" if frame["stop_type"] == "eos" else "length"
 
 
 def error_of(status: int, body: bytes) -> LLMEngineError:
-    """What a refusal of the engine means for the caller."""
+    """What a refusal by llama.cpp means for the caller."""
     try:
         error = json.loads(body)["error"]
         status, message = int(error["code"]), str(error["message"])
