@@ -18,7 +18,7 @@ from llmengine_core.engine import Engine
 from llmengine_core.errors import ServerError
 from llmengine_core.types.progress import OnProgress
 
-__all__ = ["current", "on_progress", "set_default_engine", "shutdown", "use"]
+__all__ = ["chosen", "current", "on_progress", "set_default_engine", "shutdown", "use"]
 
 CLOSE_SECONDS = 15.0
 """How long ``shutdown`` waits for streams and replicas to end."""
@@ -78,10 +78,15 @@ class _Home:
                 return
 
 
+def chosen() -> Engine | None:
+    """The engine in use here, or the process's default; None where nobody chose one."""
+    return _in_use.get() or _default
+
+
 def current() -> Engine:
     """The engine that a call made here goes to."""
     global _home
-    engine = _in_use.get() or _default
+    engine = chosen()
     if engine is not None:
         return engine
     home = _home
