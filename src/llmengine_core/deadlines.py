@@ -1,14 +1,17 @@
-"""One timer for the many awaits of a stream."""
+"""Limits on how long is waited: for one thing, and for the many awaits of a stream."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from types import TracebackType
+from typing import TypeVar
 
 from llmengine_core.errors import RequestTimeoutError
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "until"]
+
+T = TypeVar("T")
 
 
 class Watch:
@@ -68,3 +71,16 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def until(future: asyncio.Future[T], deadline: float | None, message: str) -> T:
+    """Await ``future``, and raise ``RequestTimeoutError`` with ``message`` at ``deadline``."""
+    if deadline is None:
+        return await future
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
+            return await future
+    except TimeoutError:
+        if limit.expired():
+            raise RequestTimeoutError(message) from None
+        raise

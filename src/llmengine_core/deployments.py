@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.backend import Backend
@@ -33,7 +34,7 @@ class Deployments:
         backend: Callable[[], Backend],
         bounds: Bounds,
         *,
-        on_failed: Callable[[LLMEngineError], Awaitable[None]] | None = None,
+        on_failed: Callable[[LLMEngineError], Coroutine[Any, Any, None]] | None = None,
     ) -> Pool:
         """The pool for a deployment, made if need be, scaled to what all its holders ask for.
 

@@ -77,23 +77,10 @@ class Engine:
 
     async def _open(self) -> None:
         settings = self.settings
-        try:
-            settings.home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ServerError(
-                f"the state folder {settings.home} can't be made: {error.strerror}; set LLMENGINE_HOME to a folder "
-                "that you may write to"
-            ) from error
-        self.registry = Registry.build(settings, modules=self._plugins)
-        store = self._opened(Store, "database_url", settings.effective_database_url)
-        with store_errors():
-            self._resources.push_async_callback(store.aclose)
-        storage = self._opened(Storage, "storage_url", settings.effective_storage_url)
-        with storage_errors():
-            self._resources.push_async_callback(storage.aclose)
-        runtime: Runtime = self.registry.load(self.registry.runtimes["local"], settings.home)
+        store, storage, runtime = await asyncio.to_thread(self._find_parts)
+        for part in (store, storage, runtime):
+            self._resources.push_async_callback(part.aclose)
         self._runtime = runtime
-        self._resources.push_async_callback(runtime.aclose)
         deployments = Deployments(runtime, self._on_progress)
         self._resources.push_async_callback(deployments.aclose)
         provisioner = Provisioner(
@@ -107,6 +94,23 @@ class Engine:
         self.files = Files(store, storage, on_progress=self._on_progress)
         observers = [self.registry.load(info) for info in self.registry.observers.values()]
         self.completions = Completions(self.models, self.registry, observers)
+
+    def _find_parts(self) -> tuple[Store, Storage, Runtime]:
+        """The plugins, and what the settings name of them. Reads files: runs in a thread."""
+        settings = self.settings
+        try:
+            settings.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerError(
+                f"the state folder {settings.home} can't be made: {error.strerror}; set LLMENGINE_HOME to a folder "
+                "that you may write to"
+            ) from error
+        self.registry = Registry.build(settings, modules=self._plugins)
+        return (
+            self._opened(Store, "database_url", settings.effective_database_url),
+            self._opened(Storage, "storage_url", settings.effective_storage_url),
+            self.registry.load(self.registry.runtimes["local"], settings.home),
+        )
 
     def _opened(self, kind: type[Any], field: str, url: str) -> Any:
         scheme = urlsplit(url).scheme

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,19 +24,43 @@ async def file_lock(path: Path) -> AsyncIterator[None]:
 
     The kernel lets go when a holder dies. The file stays: removing it would let two hold it at once.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        await in_thread(lambda stop: _acquire(file.fileno(), stop))
+    lock = _FileLock(path)
+    try:
+        await in_thread(lock.acquire)
         yield
+    finally:
+        lock.release()
 
 
-def _acquire(descriptor: int, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            stop.wait(POLL_SECONDS)
+class _FileLock:
+    """Acquired in a thread that nobody may be waiting for any more, released at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn = threading.Lock()
+        self._descriptor: int | None = None
+        self._released = False
+
+    def acquire(self, stop: threading.Event) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while not stop.is_set():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                stop.wait(POLL_SECONDS)
+        with self._turn:
+            self._descriptor = descriptor
+        if self._released:
+            self.release()
+
+    def release(self) -> None:
+        with self._turn:
+            self._released = True
+            descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from llmengine_core.errors import LLMEngineError, RateLimitExceededError, RequestTimeoutError, ServerError
+from llmengine_core.deadlines import until
+from llmengine_core.errors import LLMEngineError, RateLimitExceededError, ServerError
 from llmengine_core.interfaces.backend import Backend, Session, SessionLost
 from llmengine_core.interfaces.runtime import Replica, Runtime
 from llmengine_core.scaling import GIVE_UP_AFTER, Bounds, Failures
@@ -21,10 +22,12 @@ from llmengine_core.types.progress import OnProgress
 
 __all__ = ["Pool"]
 
-R = TypeVar("R")
-
 log = logging.getLogger(__name__)
 
+NOT_FREE = (
+    "the model was not ready, or no replica was free, within the call's timeout; raise `timeout`, or the "
+    "model's max_workers or per_worker"
+)
 ATTEMPTS = 3
 """Replicas that a request which hasn't started may be tried on."""
 
@@ -56,7 +59,7 @@ class Pool(Session):
         bounds: Bounds,
         *,
         on_progress: OnProgress | None = None,
-        on_failed: Callable[[LLMEngineError], Awaitable[None]] | None = None,
+        on_failed: Callable[[LLMEngineError], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.deployment = deployment
         self.bounds = bounds
@@ -71,6 +74,7 @@ class Pool(Session):
         self._ready_waiters: list[asyncio.Future[None]] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._failures = Failures()
         self._draining = False
         self._quiet = asyncio.Event()
@@ -127,7 +131,7 @@ class Pool(Session):
         self._fail_waiting(ServerError("the model was stopped"))
         workers, self._workers = self._workers, []
         await asyncio.gather(*(self._end(worker) for worker in workers), return_exceptions=True)
-        await asyncio.gather(*self._starting, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._starting, *self._tasks, *self._ending, return_exceptions=True)
 
     # -- readiness and scaling -------------------------------------------------------------------------------
 
@@ -150,7 +154,7 @@ class Pool(Session):
                 self._start_one()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._ready_waiters.append(waiter)
-            await _until(waiter, deadline)
+            await until(waiter, deadline, NOT_FREE)
         return self._facts
 
     def rescale(self, bounds: Bounds) -> None:
@@ -202,7 +206,7 @@ class Pool(Session):
         self._facts = worker.session.facts
         self._workers.append(worker)
         if worker.replica is not None:
-            self._spawn(self._watch(worker, worker.replica))
+            self._keep(self._tasks, self._watch(worker, worker.replica))
         for waiter in self._ready_waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -239,11 +243,7 @@ class Pool(Session):
         else:
             self._fail_waiting(error)
         if self._failures.count == GIVE_UP_AFTER and self._on_failed is not None:
-            self._spawn(self._tell_failed(error))
-
-    async def _tell_failed(self, error: LLMEngineError) -> None:
-        assert self._on_failed is not None
-        await self._on_failed(error)
+            self._keep(self._tasks, self._on_failed(error))
 
     def _fail_waiting(self, error: LLMEngineError) -> None:
         waiters: list[asyncio.Future[_Worker] | asyncio.Future[None]] = [*self._waiting, *self._ready_waiters]
@@ -266,7 +266,7 @@ class Pool(Session):
             try:
                 self._serve_waiting()
                 self._meet_demand()
-                return await _until(waiter, deadline)
+                return await until(waiter, deadline, NOT_FREE)
             except BaseException:
                 if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                     self._release(waiter.result())
@@ -305,7 +305,7 @@ class Pool(Session):
         if worker.active == 0:
             self._quiet.set()
             if worker.gone:
-                self._spawn(self._end(worker))
+                self._begin_end(worker)
                 return
         self._serve_waiting()
         self._rest(worker)
@@ -332,7 +332,7 @@ class Pool(Session):
         worker.idle_timer = None
         if worker.active == 0 and worker in self._workers and len(self._workers) > self.bounds.min_workers:
             self._workers.remove(worker)
-            self._spawn(self._end(worker))
+            self._begin_end(worker)
 
     def _lost(self, worker: _Worker) -> None:
         """Take a replica that is gone out of service, and start what is needed instead.
@@ -344,7 +344,7 @@ class Pool(Session):
         self._workers.remove(worker)
         worker.gone = True
         if worker.active == 0:
-            self._spawn(self._end(worker))
+            self._begin_end(worker)
         if not self._draining and (self._waiting or len(self._workers) < self.bounds.min_workers):
             try:
                 self.rescale(self.bounds)
@@ -358,6 +358,9 @@ class Pool(Session):
             how = f"signal {end.signal}" if end.signal is not None else f"exit status {end.code}"
             log.warning("a replica of %s ended by itself (%s): %s", self.deployment.backend, how, end.reason)
             self._lost(worker)
+
+    def _begin_end(self, worker: _Worker) -> None:
+        self._keep(self._ending, self._end(worker))
 
     async def _end(self, worker: _Worker) -> None:
         worker.gone = True
@@ -381,10 +384,10 @@ class Pool(Session):
             await self._quiet.wait()
         await self.aclose()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
 
 def _retired() -> ServerError:
@@ -395,19 +398,3 @@ def _this_task() -> asyncio.Task[None]:
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-async def _until(waiter: asyncio.Future[R], deadline: float | None) -> R:
-    """Await with a limit."""
-    if deadline is None:
-        return await waiter
-    try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            return await waiter
-    except TimeoutError as error:
-        if isinstance(error, LLMEngineError):
-            raise
-        raise RequestTimeoutError(
-            "the model was not ready, or no replica was free, within the call's timeout; raise `timeout`, or "
-            "the model's max_workers or per_worker"
-        ) from None

@@ -11,7 +11,7 @@ from llmengine_core.errors import NotFoundError, ServerError
 from llmengine_core.interfaces.storage import ObjectMissing, Storage
 from llmengine_core.interfaces.store import Store
 from llmengine_core.records import from_json, to_json
-from llmengine_core.services.storing import storage_errors, store_errors
+from llmengine_core.services.storing import could_be_a_key, storage_errors, store_errors
 from llmengine_core.types.objects import FileRecord
 from llmengine_core.types.progress import OnProgress, Progress
 
@@ -67,11 +67,15 @@ class Files:
 
     async def get(self, file_id: str, *, caller: str = "root") -> FileRecord:
         """A file of the caller's; raises ``NotFoundError``."""
-        with store_errors():
-            row = await self._store.get(TABLE, file_id)
+        row = None
+        if could_be_a_key(file_id):
+            with store_errors():
+                row = await self._store.get(TABLE, file_id)
         record = None if row is None else from_json(FileRecord, row.value)
         if record is None or record.owner != caller:
-            raise NotFoundError(f"there is no file {file_id!r}; `llmengine files list` shows what there is")
+            raise NotFoundError(
+                f"there is no file {file_id[:64]!r}; `llmengine files list` shows what there is"
+            )
         return record
 
     async def list(self, *, caller: str = "root") -> list[FileRecord]:

@@ -24,7 +24,7 @@ from llmengine_core.records import from_json, to_json
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.scaling import Bounds
-from llmengine_core.services.storing import store_errors
+from llmengine_core.services.storing import could_be_a_key, store_errors
 from llmengine_core.settings import Settings
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.models import ModelCard, ModelRecord, ModelSpec, ModelStatus
@@ -164,7 +164,7 @@ class Models:
         """Wait until a model that is being made ready is READY or has failed."""
         record = await self.get(name, caller=caller)
         if record.status in PENDING:
-            await asyncio.shield(self._begin(name))
+            await asyncio.wait([self._begin(name)])
             record = await self.get(name, caller=caller)
         return record
 
@@ -297,6 +297,8 @@ class Models:
     # -- records ---------------------------------------------------------------------------------------------
 
     async def _row(self, name: str) -> ModelRecord | None:
+        if not could_be_a_key(name):
+            return None
         with store_errors():
             row = await self._store.get(TABLE, name)
         return None if row is None else replace(from_json(ModelRecord, row.value), version=row.version)
@@ -350,13 +352,13 @@ class Models:
 
     async def _not_found(self, name: str, caller: str) -> NotFoundError:
         names = [record.spec.name for record in await self.list(caller=caller)]
-        close = difflib.get_close_matches(name, names, n=3)
+        close = difflib.get_close_matches(name[:64], names, n=3)
         hint = (
             f"did you mean {' or '.join(map(repr, close))}?"
             if close
             else "`llmengine models list` shows what there is"
         )
-        return NotFoundError(f"there is no model {name!r}; {hint}")
+        return NotFoundError(f"there is no model {name[:64]!r}; {hint}")
 
     async def aclose(self) -> None:
         """Stop what is being made ready; it goes on with whoever needs it next."""

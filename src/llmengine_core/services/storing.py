@@ -9,7 +9,7 @@ from llmengine_core.errors import ServerError
 from llmengine_core.interfaces.storage import ObjectMissing, StorageError
 from llmengine_core.interfaces.store import RowConflict, RowExists, StoreError
 
-__all__ = ["storage_errors", "store_errors"]
+__all__ = ["could_be_a_key", "storage_errors", "store_errors"]
 
 
 @contextmanager
@@ -32,3 +32,8 @@ def storage_errors() -> Iterator[None]:
         raise
     except StorageError as error:
         raise ServerError(f"the object storage failed: {error}") from error
+
+
+def could_be_a_key(name: str) -> bool:
+    """Whether a store can have a row of that name at all."""
+    return 0 < len(name) <= 512 and name.isprintable()

@@ -152,7 +152,7 @@ def register_models() -> list[ModelCard]:
         ModelCard(
             name="echo",
             sources=(WeightsSource(url="package://llmengine_core/testing/echo.gguf", format="gguf"),),
-            parameters=0,
+            parameters=1,
             context_length=CONTEXT_LENGTH,
             license="Apache-2.0",
             description="answers with its prompt",

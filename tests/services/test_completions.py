@@ -1,0 +1,196 @@
+"""Completions through the whole core, over the echo backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmengine_core.arguments.completion import CompletionArguments, parse_completion
+from llmengine_core.engine import Engine
+from llmengine_core.errors import (
+    BadRequestError,
+    LLMEngineError,
+    NotFoundError,
+    RequestTimeoutError,
+    ServerError,
+    UnsupportedFeatureError,
+)
+from llmengine_core.hookspecs import hookimpl
+from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
+from llmengine_core.settings import Settings
+from llmengine_core.testing import echo
+from llmengine_core.testing.echo import EchoSession
+from llmengine_core.types.declarations import ObserverInfo
+from llmengine_core.types.generation import GenerationChunk, GenerationRequest
+
+
+def ask(prompt: str = "one two three", **arguments: Any) -> CompletionArguments:
+    return parse_completion(**{"model": "echo", "prompt": prompt, "temperature": 0} | arguments)
+
+
+async def test_c01_a_completion_is_the_fold_of_its_stream(engine: Engine) -> None:
+    whole = await engine.completions.create(ask())
+    stream = await engine.completions.stream(ask())
+    chunks = [chunk async for chunk in stream]
+    assert whole.text == "".join(chunk.text for chunk in chunks) == "one two three"
+    assert whole.usage == chunks[-1].usage
+    assert [chunk.finish_reason for chunk in chunks] == [None, None, None, "stop"]
+    assert [chunk.usage is None for chunk in chunks] == [True, True, True, False]
+
+
+async def test_c02_max_new_tokens_ends_it(engine: Engine) -> None:
+    whole = await engine.completions.create(ask(max_new_tokens=2))
+    assert (whole.text, whole.finish_reason, whole.usage.completion_tokens) == ("one two", "length", 2)
+
+
+async def test_c04_a_prompt_that_does_not_fit_is_refused_with_three_numbers(engine: Engine) -> None:
+    most = echo.CONTEXT_LENGTH
+    with pytest.raises(BadRequestError, match=rf"3 tokens.*\({most}\).*\({most}\)"):
+        await engine.completions.stream(ask(max_new_tokens=most))
+
+
+async def test_c09_what_is_wrong_is_raised_before_the_stream(engine: Engine) -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'echo'"):
+        await engine.completions.stream(ask(model="ecko"))
+    with pytest.raises(UnsupportedFeatureError, match="'echo' does not support guided_choice"):
+        await engine.completions.stream(ask(guided_choice=["a"]))
+
+
+async def test_c10_closing_gives_the_slot_back(engine: Engine) -> None:
+    for _ in range(20):
+        async with await engine.completions.stream(ask()) as stream:
+            await anext(stream)
+    assert (await engine.completions.create(ask())).text == "one two three"
+    pool = (await engine.models.serve("echo")).pool
+    assert pool.size == 1
+    assert pool.queued == 0
+
+
+async def test_the_slot_is_free_with_the_last_chunk_not_behind_it(engine: Engine) -> None:
+    streams = []
+    for _ in range(20):
+        stream = await engine.completions.stream(ask())
+        while (await anext(stream)).finish_reason is None:
+            pass
+        streams.append(stream)  # neither exhausted nor closed
+    assert (await engine.completions.create(ask())).text == "one two three"
+
+
+@given(st.lists(st.text("ab ", min_size=1, max_size=3), max_size=3))
+async def test_c06_stops_are_those_of_the_whole_text(shared: Engine, stops: list[str]) -> None:
+    prompt = "ab ba  aab bb a b"
+    whole = await shared.completions.create(ask(prompt, stop_sequences=stops or None))
+    ends = [(prompt.index(stop) + len(stop), -len(stop)) for stop in stops if stop in prompt]
+    expected = prompt
+    if ends:
+        end, length = min(ends)
+        expected = prompt[: end + length]
+    assert whole.text == expected
+
+
+async def test_c14_concurrent_calls_do_not_cross(engine: Engine) -> None:
+    prompts = [f"caller {n} says {n}" for n in range(200)]
+    answers = await asyncio.gather(*(engine.completions.create(ask(prompt)) for prompt in prompts))
+    assert [answer.text for answer in answers] == prompts
+    assert len({answer.request_id for answer in answers}) == 200
+
+
+# -- sessions that misbehave ---------------------------------------------------------------------------------
+
+
+async def failing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, chunks: Any
+) -> list[GenerationChunk | Exception]:
+    """What a caller sees where the session's ``generate`` is ``chunks``."""
+    monkeypatch.setattr(EchoSession, "generate", chunks)
+    seen: list[GenerationChunk | Exception] = []
+    stream = await engine.completions.stream(ask(timeout=0.2))
+    try:
+        async for chunk in stream:
+            seen += [chunk]
+    except LLMEngineError as error:
+        seen.append(error)
+    return seen
+
+
+async def test_c11_a_session_that_hangs_ends_at_the_timeout(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(self: EchoSession, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        yield GenerationChunk("a")
+        await asyncio.Event().wait()
+
+    first, error = await failing(engine, monkeypatch, hang)
+    assert first == GenerationChunk("a")
+    assert isinstance(error, RequestTimeoutError)
+    assert error.status_code == 504
+
+
+async def test_errors_are_ours_never_an_engines(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def crash(self: EchoSession, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        yield GenerationChunk("a")
+        raise KeyError("engine")
+
+    _, error = await failing(engine, monkeypatch, crash)
+    assert isinstance(error, ServerError)
+    assert "KeyError: 'engine'" in str(error)
+
+
+async def test_c09_an_answer_without_an_end_is_an_error(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_off(
+        self: EchoSession, request: GenerationRequest
+    ) -> AsyncGenerator[GenerationChunk, None]:
+        yield GenerationChunk("a")
+
+    _, error = await failing(engine, monkeypatch, break_off)
+    assert isinstance(error, ServerError)
+
+
+# -- observers -----------------------------------------------------------------------------------------------
+
+
+class Listener(Observer):
+    heard: list[RequestStarted | RequestFinished]
+
+    def __init__(self) -> None:
+        Listener.heard = []
+
+    def request_started(self, event: RequestStarted) -> None:
+        self.heard.append(event)
+        raise RuntimeError("an observer may not raise, and does")
+
+    def request_finished(self, event: RequestFinished) -> None:
+        self.heard.append(event)
+
+
+async def test_c12_observers_hear_headers_and_one_end(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = ModuleType("listening")
+
+    @hookimpl
+    def register_observers() -> list[ObserverInfo]:
+        return [ObserverInfo(name="listener", factory=f"{Listener.__module__}:Listener")]
+
+    plugin.CONTRACT, plugin.register_observers = 1, register_observers  # type: ignore[attr-defined]
+    async with Engine(settings, plugins=[echo, plugin]) as engine:
+        await engine.completions.create(ask(request_headers={"X-Trace": "7"}), caller="me")
+        async with await engine.completions.stream(ask()) as stream:
+            await anext(stream)
+    started, finished, _, dropped = Listener.heard
+    assert isinstance(started, RequestStarted)
+    assert isinstance(finished, RequestFinished)
+    assert isinstance(dropped, RequestFinished)
+    assert (started.caller, started.headers) == ("me", {"X-Trace": "7"})
+    assert (finished.request_id, finished.finish_reason) == (started.request_id, "stop")
+    assert finished.usage is not None
+    assert dropped.finish_reason == "cancelled"
+    assert "the observer Listener raised" in caplog.text

@@ -1,0 +1,179 @@
+"""Models in the store, and what becomes of them (M01 to M11)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import llmengine_core.testing
+from llmengine_core.arguments.completion import parse_completion
+from llmengine_core.arguments.model import parse_model
+from llmengine_core.engine import Engine
+from llmengine_core.errors import BadRequestError, NotFoundError, ResolutionError
+from llmengine_core.settings import Settings
+from llmengine_core.testing import echo
+from llmengine_core.types.models import ModelSpec, ModelStatus
+
+ECHO_WEIGHTS = Path(llmengine_core.testing.__file__).with_name("echo.gguf")
+
+
+def spec(name: str = "mine", **fields: object) -> ModelSpec:
+    return parse_model(
+        **{
+            "name": name,
+            "model": "echo",
+            "inference_framework_image_tag": "latest",
+            "inference_framework": "auto",
+        }
+        | fields
+    )
+
+
+async def complete(engine: Engine, model: str, caller: str = "root") -> str:
+    arguments = parse_completion(model=model, prompt="a b", temperature=0)
+    return (await engine.completions.create(arguments, caller=caller)).text
+
+
+async def still_there(engine: Engine) -> bool:
+    try:
+        return bool(await complete(engine, "mine"))
+    except NotFoundError:
+        return False
+
+
+async def test_m01_what_was_created_can_be_completed_with(engine: Engine) -> None:
+    created = await engine.models.create(spec())
+    assert created.status is ModelStatus.UPDATE_PENDING
+    assert (await engine.models.wait("mine")).status is ModelStatus.READY
+    assert await complete(engine, "mine") == "a b"
+
+
+async def test_m01_a_completion_waits_for_a_model_that_is_being_made(engine: Engine) -> None:
+    await engine.models.create(spec())
+    assert await complete(engine, "mine") == "a b"
+
+
+async def test_m01_a_spec_that_nothing_can_serve_fails_at_once(engine: Engine, tmp_path: Path) -> None:
+    weights = tmp_path / "poem.gguf"
+    weights.write_text("Roses are red")
+    with pytest.raises(ResolutionError) as caught:
+        await engine.models.create(spec(checkpoint_path=str(weights)))
+    assert caught.value.plan.candidates
+    with pytest.raises(NotFoundError):
+        await engine.models.get("mine")
+
+
+async def test_m09_a_private_model_is_its_owners_only(engine: Engine) -> None:
+    await engine.models.create(spec(public_inference=False), caller="me")
+    assert await complete(engine, "mine", caller="me") == "a b"
+    with pytest.raises(NotFoundError):
+        await complete(engine, "mine", caller="you")
+    with pytest.raises(NotFoundError):
+        await engine.models.get("mine", caller="you")
+    with pytest.raises(NotFoundError):
+        await engine.models.delete("mine", caller="you")
+    assert "mine" not in [record.spec.name for record in await engine.models.list(caller="you")]
+
+
+async def test_m09_a_public_model_is_used_by_all_and_changed_by_its_owner(engine: Engine) -> None:
+    await engine.models.create(spec(), caller="me")
+    assert await complete(engine, "mine", caller="you") == "a b"
+    for change in (
+        engine.models.update("mine", {"per_worker": 3}, caller="you"),
+        engine.models.delete("mine", caller="you"),
+    ):
+        with pytest.raises(BadRequestError, match="belongs to another caller"):
+            await change
+
+
+async def test_m10_names(engine: Engine) -> None:
+    await engine.models.create(spec())
+    with pytest.raises(BadRequestError, match="exists"):
+        await engine.models.create(spec())
+    with pytest.raises(BadRequestError, match="base model"):
+        await engine.models.create(spec("echo"))
+    with pytest.raises(BadRequestError, match="base model"):
+        await engine.models.delete("echo")
+    for missing in (
+        engine.models.get("none"),
+        engine.models.update("none", {}),
+        engine.models.delete("none"),
+        complete(engine, "none"),
+        complete(engine, "\x00" * 600),
+    ):
+        with pytest.raises(NotFoundError, match="there is no model"):
+            await missing
+    with pytest.raises(ResolutionError, match="no base model is called 'ecko'"):
+        await engine.models.create(spec("other", model="ecko"))
+
+
+async def test_m10_two_that_create_one_name_at_once(settings: Settings) -> None:
+    async with Engine(settings, plugins=[echo]) as one, Engine(settings, plugins=[echo]) as two:
+        attempts = [engine.models.create(spec()) for engine in (one, two) for _ in range(5)]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        assert sum(not isinstance(result, BaseException) for result in results) == 1
+        assert all(isinstance(r, BadRequestError) for r in results if isinstance(r, BaseException))
+        assert await complete(two, "mine") == await complete(one, "mine") == "a b"
+
+
+async def test_m10_an_update_is_validated_after_merging_and_takes_effect(engine: Engine) -> None:
+    await engine.models.create(spec())
+    await engine.models.wait("mine")
+    with pytest.raises(BadRequestError, match="max_workers"):
+        await engine.models.update("mine", {"max_workers": 3})
+    await engine.models.update("mine", {"min_workers": 1, "max_workers": 3, "labels": {"team": "a"}})
+    record = await engine.models.wait("mine")
+    assert (record.status, record.spec.max_workers, record.spec.labels) == (
+        ModelStatus.READY,
+        3,
+        {"team": "a"},
+    )
+    assert (await engine.models.serve("mine")).pool.bounds.max_workers == 3
+
+
+async def test_m10_an_update_that_fails_leaves_the_old_model_serving(engine: Engine, tmp_path: Path) -> None:
+    weights = tmp_path / "copy.gguf"
+    weights.write_bytes(ECHO_WEIGHTS.read_bytes())
+    await engine.models.create(spec())
+    await engine.models.wait("mine")
+    record = await engine.models.update("mine", {"checkpoint_path": str(weights)})
+    weights.unlink()  # before it is carried out
+    failed = await engine.models.wait("mine")
+    assert failed.status is ModelStatus.UPDATE_FAILED
+    assert "are gone" in (failed.reason or "")
+    assert failed.spec == replace(record.spec, checkpoint_path=None)
+    assert await complete(engine, "mine") == "a b"
+
+
+async def test_m10_what_was_deleted_is_gone_for_every_process(settings: Settings) -> None:
+    async with Engine(settings, plugins=[echo]) as one, Engine(settings, plugins=[echo]) as two:
+        await one.models.create(spec())
+        assert await complete(two, "mine") == "a b"
+        assert await one.models.delete("mine")
+        with pytest.raises(NotFoundError):
+            await two.models.get("mine")
+        async with asyncio.timeout(10):  # a process may take a model to be unchanged for a second
+            while await still_there(two):
+                pass
+        await one.models.create(spec())
+
+
+async def test_what_a_dead_process_began_is_carried_on_by_whoever_needs_it(settings: Settings) -> None:
+    async with Engine(settings, plugins=[echo]) as one:
+        one.models._begin = lambda name: None  # type: ignore[assignment,method-assign,return-value]
+        await one.models.create(spec())
+    async with Engine(settings, plugins=[echo]) as two:
+        assert (await two.models.get("mine")).status is ModelStatus.UPDATE_PENDING
+        assert await complete(two, "mine") == "a b"
+        assert (await two.models.get("mine")).status is ModelStatus.READY
+
+
+async def test_m11_list_gives_base_models_and_ones_own(engine: Engine) -> None:
+    await engine.models.create(spec("b"))
+    await engine.models.create(spec("a"))
+    names = [record.spec.name for record in await engine.models.list()]
+    assert names[-2:] == ["a", "b"]
+    assert "echo" in names
