@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
+from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, TransformInfo
 from llmengine_core.types.models import ModelCard
 from llmengine_llamacpp.card import SMOLLM2
 
@@ -40,6 +40,20 @@ def register_backends() -> list[BackendInfo]:
                 distribution="xllamacpp", module="xllamacpp", requirements=("xllamacpp>=2026.10",)
             ),
             probe="llmengine_llamacpp.host:problems",
+        )
+    ]
+
+
+@hookimpl
+def register_transforms() -> list[TransformInfo]:
+    """Checkpoints requantized offline; 8 bits are read faster than 4 on most CPUs."""
+    return [
+        TransformInfo(
+            name="gguf_requantize",
+            factory="llmengine_llamacpp.requantize:Requantize",
+            source_format="gguf",
+            target_format="gguf",
+            methods=frozenset({"f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"}),
         )
     ]
 

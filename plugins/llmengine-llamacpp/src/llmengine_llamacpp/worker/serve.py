@@ -29,7 +29,8 @@ def batch_tokens(parameters: int, threads: int) -> int:
 
 def report(**facts: Any) -> None:
     """Say one thing to whoever started us."""
-    print(json.dumps(facts), flush=True)  # noqa: T201 - this is what standard output is for here
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -41,12 +42,13 @@ def main() -> None:
     try:
         import xllamacpp  # type: ignore[import-untyped]
 
-        from llmengine_llamacpp.worker.ggml import Header
+        from llmengine_llamacpp.worker.ggml import Checkpoint
 
-        with Header(document["weights"]) as header:
-            architecture = header.text("general.architecture")
-            trained = header.number(f"{architecture}.context_length") or 0
-            parameters, tokenizer = header.parameters, header.text("tokenizer.ggml.model")
+        with Checkpoint(document["weights"]) as checkpoint:
+            architecture = checkpoint.text("general.architecture")
+            trained = checkpoint.number(f"{architecture}.context_length") or 0
+            tokenizer = checkpoint.text("tokenizer.ggml.model")
+            parameters = sum(tensor.elements for tensor in checkpoint.tensors())
         context = document["context_length"] or trained
         params = xllamacpp.CommonParams()
         configure(params, document, context, parameters)
