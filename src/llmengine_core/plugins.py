@@ -208,7 +208,7 @@ def import_object(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     found: Any = reduce(getattr, name.split("."), importlib.import_module(module))
     if not callable(found):
-        raise TypeError(f"{path} is a {type(found).__name__}, which can't be called")
+        raise TypeError(f"{path} is of type {type(found).__name__}, which can't be called")
     return found  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,255 @@
+"""Checkpoints are told by their content, from file sizes and first bytes alone."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.checkpoint_files import gguf, safetensors, small_gguf
+
+from llmengine_core.checkpoints import Description, MoreNeeded, describe
+from llmengine_core.types.plan import CheckpointFacts
+
+ADAPTER = safetensors({"lora_A": (2, 8)})
+WEIGHTS = safetensors({"a": (8, 8), "b": (32,)})
+CONFIG = b'{"model_type": "llama", "num_attention_heads": 4, "max_position_embeddings": 256}'
+PYTORCH = b"PK\x03\x04" + bytes(26) + b"archive/data.pkl" + bytes(100)
+URL = "file:///model"
+
+
+def look(files: Mapping[str, bytes], *, folder: bool) -> tuple[Description, dict[str, int]]:
+    """Serve what is asked for; the answer, and how much was read of each file."""
+    sizes = {name: len(content) for name, content in files.items()}
+    heads: dict[str, bytes] = {}
+    while True:
+        try:
+            found = describe(URL, sizes, heads, folder=folder)
+        except MoreNeeded as more:
+            name, stop = more.name, more.stop
+        else:
+            return found, {name: len(head) for name, head in heads.items()}
+        assert len(heads.get(name, b"")) < stop <= sizes[name], "every round brings it forward"
+        heads[name] = files[name][:stop]
+
+
+def folder(**files: bytes) -> Description:
+    return look({name.replace("__", "."): content for name, content in files.items()}, folder=True)[0]
+
+
+def file(content: bytes, name: str = "model") -> CheckpointFacts:
+    return look({name: content}, folder=False)[0].facts
+
+
+def reason(facts: CheckpointFacts) -> str:
+    assert facts.problem is not None
+    return facts.problem.message
+
+
+def test_m04_a_gguf_file_is_known_by_its_content_not_its_name() -> None:
+    for name in ("model.gguf", "model.safetensors", "readme"):
+        assert file(small_gguf(), name) == CheckpointFacts(
+            url=URL,
+            format="gguf",
+            size=len(small_gguf()),
+            quantization="q8_0",
+            architecture="llama",
+            parameters=64 * 64 + 64,
+            context_length=128,
+            heads=4,
+        )
+    assert "no format that is known" in reason(file(b"not a model\n", "model.gguf"))
+
+
+def test_m04_safetensors_and_pytorch_files() -> None:
+    assert (file(WEIGHTS).format, file(WEIGHTS).parameters) == ("safetensors", 96)
+    assert file(PYTORCH).format == "pytorch"
+    assert file(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + bytes(9)).format == "pytorch"
+    assert file(b"PK\x03\x04" + bytes(200)).problem, "another zip archive is no model"
+
+
+def test_m04_a_tar_file_is_seen_when_it_is_unpacked() -> None:
+    for archive in (bytes(257) + b"ustar" + bytes(250), b"\x1f\x8b" + bytes(100)):
+        assert (file(archive).format, file(archive).problem) == (None, None)
+
+
+def test_m04_a_hugging_face_folder_prefers_safetensors() -> None:
+    found = folder(config__json=CONFIG, model__safetensors=WEIGHTS, pytorch_model__bin=PYTORCH + bytes(5000))
+    assert found == Description(
+        CheckpointFacts(
+            url=URL,
+            format="safetensors",
+            size=len(WEIGHTS),
+            architecture="llama",
+            parameters=96,
+            context_length=256,
+            heads=4,
+        )
+    )
+    assert folder(config__json=CONFIG, pytorch_model__bin=PYTORCH).facts.format == "pytorch"
+
+
+def test_the_models_own_settings_are_found_where_there_are_several() -> None:
+    inner = {"model_type": "gemma", "num_attention_heads": 2, "n_positions": 64}
+    config = json.dumps(
+        {"model_type": "vision", "text_config": inner, "quantization_config": {"quant_method": "AWQ"}}
+    ).encode()
+    facts = folder(config__json=config, model__safetensors=WEIGHTS).facts
+    assert (facts.architecture, facts.heads, facts.context_length, facts.quantization) == (
+        "gemma",
+        2,
+        64,
+        "awq",
+    )
+
+
+def test_shards_are_added_up_and_missed() -> None:
+    index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}).encode()
+    files = {"config.json": CONFIG, "model.safetensors.index.json": index, "one.safetensors": WEIGHTS}
+    whole = look({**files, "two.safetensors": ADAPTER, "other.safetensors": WEIGHTS}, folder=True)[0].facts
+    assert whole.size == len(WEIGHTS) + len(ADAPTER)
+    assert "1 of its 2 shards are missing, the first is two.safetensors" in reason(
+        look(files, folder=True)[0].facts
+    )
+
+
+def test_an_adapter_folder_is_an_adapter() -> None:
+    found = folder(adapter_config__json=b"{}", adapter_model__safetensors=ADAPTER).facts
+    assert (found.format, found.size) == ("adapter", len(ADAPTER))
+    assert "no adapter weights" in reason(folder(adapter_config__json=b"{}", README__md=b"hello").facts)
+    lora = gguf({"general.architecture": "llama", "general.type": "adapter"})
+    assert file(lora).format == "adapter"
+
+
+def test_a_folder_with_one_gguf_model_is_that_file() -> None:
+    found = folder(README__md=b"A model", weights=small_gguf())
+    assert (found.file, found.facts.format, found.facts.size) == ("weights", "gguf", len(small_gguf()))
+
+
+def test_a_folder_with_several_gguf_models_asks_for_one() -> None:
+    found = folder(a__gguf=small_gguf(), b__gguf=small_gguf()).facts
+    assert "several GGUF models: a.gguf, b.gguf" in reason(found)
+    assert found.problem
+    assert found.problem.mend == "name one of the files"
+
+
+def test_a_split_gguf_model_is_noticed() -> None:
+    part = small_gguf(split__count=("H", 2), split__no=("H", 0))
+    assert "one of 2 parts" in reason(file(part))
+    names = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    whole = look(dict.fromkeys(names, part), folder=True)[0]
+    assert (whole.file, whole.facts.size) == (names[0], 2 * len(part))
+    assert "1 of its 2 parts are missing" in reason(look({names[0]: part}, folder=True)[0].facts)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"tjgg" + bytes(100), "before GGUF"),
+        (small_gguf()[:-1], "truncated"),
+        (small_gguf()[:100], "truncated"),
+        (WEIGHTS[:-1], "truncated"),
+        (WEIGHTS[:40], "truncated"),
+        (struct.pack("<Q", 90_000_000) + b'{"a"' + bytes(100), "at most 8,388,608 are read"),
+        (struct.pack("<Q", 20) + b'{"a": {"shape": 1}} ', "without a shape"),
+        (struct.pack("<Q", 12) + b'{"a": [[[]]}', "not valid JSON"),
+        (gguf({"general.name": "x"}), "no general.architecture"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_used_says_why(content: bytes, said: str) -> None:
+    facts = file(content)
+    assert said in reason(facts)
+    assert URL in reason(facts)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "it holds nothing"),
+        ({"README.md": b"hello", "LICENSE": b"MIT"}, "it holds LICENSE, README.md"),
+        ({"model.safetensors": WEIGHTS}, "no config.json"),
+        ({"config.json": b"[]", "model.safetensors": WEIGHTS}, "not a JSON object"),
+        ({"config.json": b"[" * 100_000, "model.safetensors": WEIGHTS}, "not valid JSON"),
+        ({"config.json": b" " * (1 << 20) + b" ", "model.safetensors": WEIGHTS}, "larger than 1 MiB"),
+        ({"config.json": CONFIG, "model.safetensors": WEIGHTS[:-1]}, "truncated"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_folders_that_cannot_be_used_say_why(files: dict[str, bytes], said: str) -> None:
+    assert said in reason(look(files, folder=True)[0].facts)
+
+
+def test_no_weights_are_read() -> None:
+    tensors = {"w": ((1024, 8192), 0, 0)}
+    model = gguf({"general.architecture": "llama"}, tensors, data=4 * 1024 * 8192)
+    assert look({"m": model}, folder=False)[1] == {"m": 4096}
+    big = safetensors({"w": (1024, 1024)})
+    assert look({"m": big}, folder=False)[1]["m"] <= 4096
+
+
+WHOLE: dict[str, bytes] = {
+    "config.json": CONFIG,
+    "model.safetensors": WEIGHTS,
+    "model.safetensors.index.json": b'{"weight_map": {"a": "model.safetensors"}}',
+    "adapter_config.json": b"{}",
+    "m-00001-of-00002.gguf": small_gguf(split__count=("H", 2)),
+    "pytorch_model.bin": PYTORCH,
+}
+damages: st.SearchStrategy[Callable[[bytes], bytes]] = st.one_of(
+    st.just(lambda content: content),
+    st.binary(max_size=40).map(lambda junk: lambda content: junk),
+    st.integers(0, 200).map(lambda stop: lambda content: content[:stop]),
+    st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=8)).map(
+        lambda change: (
+            lambda content: content[: change[0]] + change[1] + content[change[0] + len(change[1]) :]
+        )
+    ),
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(WHOLE)), damages), st.booleans())
+def test_any_files_end_in_facts_or_a_problem(damaged: dict[str, Callable[[bytes], bytes]], one: bool) -> None:
+    files = {name: damage(WHOLE[name]) for name, damage in damaged.items()}
+    found = look(dict(list(files.items())[:1]) if one and files else files, folder=not (one and files))[
+        0
+    ].facts
+    assert found.url == URL
+    if found.problem is None:
+        assert found.size is not None
+        assert found.format in {"gguf", "safetensors", "pytorch", "adapter", None}
+    else:
+        assert URL in found.problem.message
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+KEYS = [
+    "model_type",
+    "text_config",
+    "quantization_config",
+    "num_attention_heads",
+    "weight_map",
+    "torch_dtype",
+]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), json_values), st.dictionaries(st.text(max_size=3), json_values))
+def test_any_json_ends_in_facts_or_a_problem(config: dict[str, object], header: dict[str, object]) -> None:
+    written = json.dumps(header).encode()
+    files = {
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": struct.pack("<Q", len(written)) + written,
+    }
+    assert look(files, folder=True)[0].facts.url == URL
+    files["model.safetensors.index.json"] = files["config.json"]
+    assert look(files, folder=True)[0].facts.url == URL
