@@ -65,7 +65,7 @@ def build(*modules: types.ModuleType) -> Registry:
 
 
 def backend(name: str, **fields: Any) -> BackendInfo:
-    given = {
+    given: dict[str, Any] = {
         "factory": "tests.test_registry:Thing",
         "capabilities": Capabilities(),
         "formats": frozenset({"gguf"}),

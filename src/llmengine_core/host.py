@@ -63,7 +63,7 @@ def _gpus(root: Path, environ: Mapping[str, str]) -> tuple[int, int]:
     devices = [path for path in root.glob("dev/nvidia*") if path.name.removeprefix("nvidia").isdigit()]
     if not devices:
         return 0, 0
-    command = shutil.which("nvidia-smi", path=environ.get("PATH"))
+    command = shutil.which("nvidia-smi", path=environ.get("PATH", ""))
     known = _ask_driver(command) if command else ()
     gpus = dict(known) or {path.name.removeprefix("nvidia"): 0 for path in devices}
     visible = environ.get("CUDA_VISIBLE_DEVICES")

