@@ -1,10 +1,11 @@
 """Which HTTP client should speak to our own children? CPU-seconds of each candidate, in one run.
 
-    python benchmarks/bench_http.py [--rounds 3] [--json]
+    python benchmarks/bench_http.py [--rounds 3]
 
 A raw-socket server in a process of its own answers over a unix socket. Every candidate runs in a fresh
-interpreter. Four workloads:
+interpreter, in which asyncio is loaded already. The workloads:
 
+* `cold`     import, make a client, get the first answer;
 * `events`   20,000 server-sent events of 300 bytes, each its own HTTP chunk, as fast as they come;
 * `paced`    2,000 of them one millisecond apart, as tokens come: one wake-up of the loop for each;
 * `post`     1,500 requests with a 450-byte JSON body and answer, one after the other;
@@ -26,8 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 EVENT = b'data: {"index":0,"content":" Paris","tokens":[12095],"stop":false,"pad":"' + b"x" * 224 + b'"}\n\n'
@@ -54,7 +54,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                     % (len(ANSWER), ANSWER)
                 )
                 continue
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
             for _ in range(EVENTS if path == b"/events" else PACED):
                 writer.write(CHUNK)
                 await (writer.drain() if path == b"/events" else asyncio.sleep(0.001))
@@ -82,6 +84,8 @@ class Client(Protocol):
     async def post(self, body: bytes) -> bytes: ...
 
     def events(self, path: str) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
 
 
 class EventSplitter:
@@ -138,6 +142,10 @@ class H11Streams:
             for item in split.feed(part):
                 yield item
 
+    async def aclose(self) -> None:
+        for _, writer, _ in self.idle:
+            writer.close()
+
 
 class PushConnection(asyncio.Protocol):
     """A connection whose parser pushes body parts; both httptools and the parser below drive it."""
@@ -165,7 +173,7 @@ class PushConnection(asyncio.Protocol):
 class HttptoolsConnection(PushConnection):
     def start(self) -> None:
         self.done = False
-        self.parser = httptools.HttpResponseParser(self)
+        self.parser = sys.modules["httptools"].HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
@@ -249,6 +257,10 @@ class Pushed:
                 for item in split.feed(part):
                     yield item
 
+    async def aclose(self) -> None:
+        for conn in self.idle:
+            conn.transport.close()
+
 
 class Httptools(Pushed):
     connection = HttptoolsConnection
@@ -261,7 +273,9 @@ class OwnParser(Pushed):
 class Httpx:
     def __init__(self, socket_path: str) -> None:
         httpx = importlib.import_module("httpx")
-        self.client = httpx.AsyncClient(transport=self.transport(socket_path), base_url="http://localhost", timeout=60)
+        self.client = httpx.AsyncClient(
+            transport=self.transport(socket_path), base_url="http://localhost", timeout=60
+        )
 
     def transport(self, socket_path: str) -> Any:
         return importlib.import_module("httpx").AsyncHTTPTransport(uds=socket_path)
@@ -276,6 +290,9 @@ class Httpx:
             async for part in answer.aiter_raw():
                 for item in split.feed(part):
                     yield item
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
 
 
 class HttpxOverAiohttp(Httpx):
@@ -302,6 +319,9 @@ class Aiohttp:
                 for item in split.feed(part):
                     yield item
 
+    async def aclose(self) -> None:
+        await self.client.close()
+
 
 class Ours:
     """`llmengine_core.http`, with its pool, bounds and full event parser."""
@@ -315,6 +335,9 @@ class Ours:
     def events(self, path: str) -> AsyncIterator[bytes]:
         return self.client.events(path, {})  # type: ignore[no-any-return]
 
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
 
 CANDIDATES: dict[str, tuple[list[str], Any]] = {
     "asyncio + own parser": ([], OwnParser),
@@ -327,17 +350,6 @@ CANDIDATES: dict[str, tuple[list[str], Any]] = {
 }
 
 # --- measuring --------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def opened(name: str, socket_path: str) -> AsyncIterator[Client]:
-    client = CANDIDATES[name][1](socket_path)
-    yield client
-    inner = getattr(client, "client", None)
-    if inner is not None:
-        await (inner.aclose() if hasattr(inner, "aclose") else inner.close())
-    for idle in getattr(client, "idle", []):
-        (idle[1] if isinstance(idle, tuple) else idle.transport).close()
 
 
 async def measure(name: str, socket_path: str) -> dict[str, float]:
@@ -354,27 +366,25 @@ async def measure(name: str, socket_path: str) -> dict[str, float]:
         for _ in range(count):
             assert await client.post(BODY) == ANSWER
 
-    async with opened(name, socket_path) as client:
-        await posts(20)  # warm: connections, caches, lazily imported modules
-        for work, run in {
-            "events": lambda: stream("/events", EVENTS),
-            "paced": lambda: stream("/paced", PACED),
-            "post": lambda: posts(POSTS),
-            "post32": lambda: asyncio.gather(*(posts(100) for _ in range(TASKS))),
-        }.items():
-            before = time.process_time()
-            await run()
-            figures[work] = time.process_time() - before
-    return figures
-
-
-def candidate(name: str, socket_path: str) -> None:
-    """Run one candidate in this interpreter and print its figures."""
     before = time.process_time()
     for module in CANDIDATES[name][0]:
-        globals()[module] = importlib.import_module(module)
-    imported = time.process_time() - before
-    print(json.dumps({"import": imported, **asyncio.run(measure(name, socket_path))}))
+        importlib.import_module(module)
+    client: Client = CANDIDATES[name][1](socket_path)
+    await posts(1)
+    figures["cold"] = time.process_time() - before
+    await posts(20)  # what is done once only, on the way
+    works: dict[str, Callable[[], Awaitable[object]]] = {
+        "events": lambda: stream("/events", EVENTS),
+        "paced": lambda: stream("/paced", PACED),
+        "post": lambda: posts(POSTS),
+        "post32": lambda: asyncio.gather(*(posts(100) for _ in range(TASKS))),
+    }
+    for work, run in works.items():
+        before = time.process_time()
+        await run()
+        figures[work] = time.process_time() - before
+    await client.aclose()
+    return figures
 
 
 def installed(name: str) -> bool:
@@ -382,29 +392,38 @@ def installed(name: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--only", nargs="*", metavar="CANDIDATE")
     options = parser.parse_args()
     best: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "s")
         me = [sys.executable, __file__]
-        with subprocess.Popen([*me, "--serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        with subprocess.Popen(
+            [*me, "--serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
             for _ in range(options.rounds):
                 for name in filter(installed, options.only or CANDIDATES):
-                    out = subprocess.run([*me, "--candidate", name, path], stdout=subprocess.PIPE, check=True).stdout
+                    out = subprocess.run(
+                        [*me, "--candidate", name, path], stdout=subprocess.PIPE, check=True
+                    ).stdout
                     for work, seconds in json.loads(out).items():
                         row = best.setdefault(name, {})
                         row[work] = min(seconds, row.get(work, seconds))
             server.communicate()
-    if options.json:
-        print(json.dumps(best, indent=2))
-        return
-    divide = {"import": 1e-3, "events": EVENTS * 1e-6, "paced": PACED * 1e-6, "post": POSTS * 1e-6, "post32": 3200e-6}
-    print("| candidate | import ms | µs per event | µs per paced event | µs per request | … of 32 tasks |")
+    divide = {
+        "cold": 1e-3,
+        "events": EVENTS * 1e-6,
+        "paced": PACED * 1e-6,
+        "post": POSTS * 1e-6,
+        "post32": 3200e-6,
+    }
+    print("| candidate | cold, ms | µs per event | µs per paced event | µs per request | … of 32 tasks |")
     print("|---|---|---|---|---|---|")
     for name, row in best.items():
         print(f"| {name} | " + " | ".join(f"{row[work] / unit:.1f}" for work, unit in divide.items()) + " |")
@@ -414,6 +433,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         asyncio.run(serve(sys.argv[2]))
     elif sys.argv[1:2] == ["--candidate"]:
-        candidate(sys.argv[2], sys.argv[3])
+        print(json.dumps(asyncio.run(measure(sys.argv[2], sys.argv[3]))))
     else:
         main()
