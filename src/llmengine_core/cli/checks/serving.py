@@ -1,0 +1,80 @@
+"""What it takes to serve a model: plugins, engines, checkers of constraints, weights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from llmengine_core.cli.checks.finding import ROOM_WANTED, Finding
+from llmengine_core.inspection import inspect
+from llmengine_core.registry import Registry
+from llmengine_core.resolution import resolve
+from llmengine_core.settings import Settings
+from llmengine_core.types.models import ModelSpec
+
+__all__ = ["engines", "guided", "models", "plugins"]
+
+
+def plugins(settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """What failed, and what was left out."""
+    for fault in registry.faults:
+        yield Finding("broken", f"the plugin {fault.plugin!r} {fault.message}", fault.mend)
+    yield Finding("ok", f"loaded: {', '.join(each.name for each in registry.plugins)}")
+    if registry.left_out:
+        names = ", ".join(fault.plugin for fault in registry.left_out)
+        yield Finding("ok", f"left out by the settings: {names}")
+
+
+def engines(settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """Every backend's engine is here, and its probe finds nothing wrong."""
+    nothing = ModelSpec(name="doctor", model="doctor")
+    facts = asyncio.run(inspect(nothing, None, registry))
+    for name, info in registry.backends.items():
+        seen = facts.backends[name]
+        for problem in seen.problems:
+            yield Finding("broken", f"{name}: {problem.message}", problem.mend)
+        if seen.importable is False and info.environment is not None:
+            packages = " ".join(info.environment.requirements) or info.environment.distribution
+            message = f"{name}: its engine {info.environment.distribution} is not installed"
+            yield Finding("broken", message, f"python -m pip install {packages}")
+        elif not seen.problems:
+            yield Finding("ok", f"{name} {seen.version or ''}".strip())
+    if not registry.backends:
+        yield Finding("broken", "no engine is installed", "python -m pip install llmengine-llamacpp")
+    if facts.host.memory < ROOM_WANTED:
+        yield Finding("advice", f"this machine has only {facts.host.memory >> 20} MiB of memory")
+
+
+def guided(settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """Every kind of constraint that a backend enforces can be checked first."""
+    for name, info in registry.backends.items():
+        dialect = info.capabilities.structured_dialect
+        kinds = sorted(info.capabilities.structured)
+        if missing := [kind for kind in kinds if registry.guided_decoder(kind, dialect) is None]:
+            message = f"guided_{' and guided_'.join(missing)} on {name} is refused: nothing here can check it"
+            yield Finding("advice", message, "python -m pip install llmengine-llguidance")
+        elif kinds:
+            yield Finding("ok", f"{name}: {', '.join(kinds)}")
+
+
+def models(settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """At least one base model can be served with what is here."""
+    served, problems = [], []
+    for name, card in registry.models.items():
+        spec = ModelSpec(name=name, model=name, inference_framework="auto")
+        facts = asyncio.run(inspect(spec, card, registry))
+        if resolve(spec, registry.declarations, facts).chosen is not None:
+            served.append(name)
+        elif facts.checkpoint.problem is not None:
+            problems.append(
+                Finding("broken", facts.checkpoint.problem.message, facts.checkpoint.problem.mend)
+            )
+        else:
+            problems.append(
+                Finding("broken", f"nothing here can serve {name!r}", f"llmengine explain {name}")
+            )
+    if served:
+        yield Finding("ok", ", ".join(served))
+    else:
+        mend = "python -m pip install llmengine-llamacpp"
+        yield from problems or [Finding("broken", "no base model is known by name", mend)]

@@ -1,0 +1,122 @@
+"""``llmengine files``: content that is kept for later use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llmengine_core.cli.console import Console, common_options, json_option, pass_console
+from llmengine_core.cli.output import fields_of, size_text, table
+
+if TYPE_CHECKING:
+    from llmengine_core.types.objects import FileRecord
+
+__all__ = ["files"]
+
+
+@click.group()
+def files() -> None:
+    """Upload, look at, download and delete files."""
+
+
+@files.command("list")
+@json_option
+@common_options
+@pass_console
+def list_(console: Console) -> None:
+    """List your files."""
+    from llmengine_core.cli.running import run
+
+    records = run(console, lambda engine: engine.files.list())
+    rows = [(r.id, size_text(r.size), _when(r.created_at), r.filename) for r in records]
+    console.result(
+        {"files": [_response(record) for record in records]}, table(("ID", "SIZE", "UPLOADED", "NAME"), rows)
+    )
+
+
+@files.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--filename", help="The name to show; by default the name of the file.")
+@json_option
+@common_options
+@pass_console
+def upload(console: Console, path: str, filename: str | None) -> None:
+    """Upload the file PATH and print its id; "-" reads standard input."""
+    from llmengine_core.cli.running import run
+    from llmengine_core.cli.transfer import upload_from
+
+    name = filename or ("file" if path == "-" else Path(path).name)
+    record = run(console, lambda engine: upload_from(engine, path, name))
+    console.result({"id": record.id}, record.id)
+
+
+@files.command()
+@click.argument("file_id")
+@json_option
+@common_options
+@pass_console
+def show(console: Console, file_id: str) -> None:
+    """Show what is known of a file."""
+    from llmengine_core.cli.running import run
+
+    record = run(console, lambda engine: engine.files.get(file_id))
+    text = {
+        "id": record.id,
+        "name": record.filename,
+        "size": f"{record.size} bytes",
+        "uploaded": _when(record.created_at),
+    }
+    console.result(_response(record), fields_of(text))
+
+
+@files.command()
+@click.argument("file_id")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it, all or nothing; by default it goes to standard output.",
+)
+@json_option
+@common_options
+@pass_console
+def download(console: Console, file_id: str, output: Path | None) -> None:
+    """Print a file's content, or write it to a file.
+
+    With --json the content is a text: as it is where it is UTF-8, else in base64.
+    """
+    from llmengine_core.cli.running import run
+    from llmengine_core.cli.transfer import content_response, print_content, write_content
+
+    if console.json and output is not None:
+        raise click.UsageError("--json prints the content; it can't go to --output as well")
+    if console.json:
+        console.result(run(console, lambda engine: content_response(engine, file_id)), "")
+    elif output is not None:
+        run(console, lambda engine: write_content(engine, file_id, output))
+    else:
+        run(console, lambda engine: print_content(engine, file_id, console))
+
+
+@files.command()
+@click.argument("file_id")
+@json_option
+@common_options
+@pass_console
+def delete(console: Console, file_id: str) -> None:
+    """Delete a file."""
+    from llmengine_core.cli.running import run
+
+    deleted = run(console, lambda engine: engine.files.delete(file_id))
+    console.result({"deleted": deleted}, f"deleted {file_id}")
+
+
+def _response(record: FileRecord) -> dict[str, object]:
+    return {"id": record.id, "filename": record.filename, "size": record.size}
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "minutes")

@@ -1,0 +1,175 @@
+"""``llmengine models``: what can be asked for completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llmengine_core.cli.console import Console, common_options, json_option, pass_console
+from llmengine_core.cli.output import fields_of, table
+from llmengine_core.cli.spec_options import (
+    changeable_options,
+    framework_option,
+    given_changes,
+    given_spec,
+    spec_file_option,
+)
+
+if TYPE_CHECKING:
+    from llmengine_core.types.models import ModelRecord
+
+__all__ = ["models"]
+
+
+@click.group()
+def models() -> None:
+    """Create, look at, change and delete models."""
+
+
+@models.command("list")
+@json_option
+@common_options
+@pass_console
+def list_(console: Console) -> None:
+    """List the models that can be used here."""
+    from llmengine_core.cli.responses import model_response
+    from llmengine_core.cli.running import run
+
+    records = run(console, lambda engine: engine.models.list())
+    rows = [
+        (r.spec.name, r.status, r.spec.model, r.plan.chosen, "base" if r.builtin else r.owner)
+        for r in records
+    ]
+    console.result(
+        {"model_endpoints": [model_response(record) for record in records]},
+        table(("NAME", "STATUS", "BASE", "ENGINE", "OWNER"), rows),
+    )
+
+
+@models.command()
+@click.argument("name")
+@json_option
+@common_options
+@pass_console
+def show(console: Console, name: str) -> None:
+    """Show a model and why it is served the way it is."""
+    from llmengine_core.cli.responses import model_response
+    from llmengine_core.cli.running import run
+
+    record = run(console, lambda engine: engine.models.get(name))
+    console.result(model_response(record), _described(record))
+
+
+@models.command()
+@click.argument("name")
+@framework_option
+@changeable_options
+@spec_file_option
+@click.option(
+    "--wait/--no-wait", default=True, help="Wait until its weights are ready, which is the default."
+)
+@json_option
+@common_options
+@pass_console
+def create(console: Console, /, name: str, spec_file: Path | None, wait: bool, **options: Any) -> None:
+    """Create the model NAME of a base model.
+
+    With --no-wait its weights are made ready by whoever needs it first.
+    """
+    from llmengine_core.cli.running import run
+    from llmengine_core.engine import Engine
+
+    spec = given_spec(name, spec_file, options)
+
+    async def work(engine: Engine) -> ModelRecord:
+        record = await engine.models.create(spec)
+        return await engine.models.wait(name) if wait else record
+
+    _changed(console, run(console, work))
+
+
+@models.command()
+@click.argument("name")
+@changeable_options
+@click.option("--wait/--no-wait", default=True, help="Wait until the change is done, which is the default.")
+@json_option
+@common_options
+@pass_console
+def update(console: Console, /, name: str, wait: bool, **options: Any) -> None:
+    """Change the model NAME; what is not given stays as it is.
+
+    The old model serves until the new one stands, and goes on serving where that fails.
+    """
+    from llmengine_core.cli.running import run
+    from llmengine_core.engine import Engine
+
+    changes = given_changes(options)
+    if not changes:
+        raise click.UsageError("nothing to change was given")
+
+    async def work(engine: Engine) -> ModelRecord:
+        record = await engine.models.update(name, changes)
+        return await engine.models.wait(name) if wait else record
+
+    _changed(console, run(console, work))
+
+
+@models.command()
+@click.argument("name")
+@json_option
+@common_options
+@pass_console
+def wait(console: Console, name: str) -> None:
+    """Wait until the model NAME is ready, or has failed."""
+    from llmengine_core.cli.running import run
+
+    _changed(console, run(console, lambda engine: engine.models.wait(name)))
+
+
+@models.command()
+@click.argument("name")
+@json_option
+@common_options
+@pass_console
+def delete(console: Console, name: str) -> None:
+    """Delete the model NAME; its weights stay where they are."""
+    from llmengine_core.cli.running import run
+
+    deleted = run(console, lambda engine: engine.models.delete(name))
+    console.result({"deleted": deleted}, f"deleted {name}")
+
+
+def _described(record: ModelRecord) -> Iterator[str]:
+    """A model for people: what it is, then why it is served the way it is."""
+    from llmengine_core.explanation import explain
+
+    spec = record.spec
+    yield from fields_of(
+        {
+            "name": spec.name,
+            "status": record.status,
+            "reason": record.reason,
+            "base model": spec.model,
+            "checkpoint": spec.checkpoint_path,
+            "quantize": spec.quantize,
+            "workers": f"{spec.min_workers} to {spec.max_workers}, {spec.per_worker} requests at once on each",
+            "labels": " ".join(f"{key}={value}" for key, value in spec.labels.items()) or None,
+            "owner": None if record.builtin else record.owner,
+            "id": record.id,
+        }
+    )
+    yield ""
+    yield explain(record.plan)
+
+
+def _changed(console: Console, record: ModelRecord) -> None:
+    from llmengine_core.cli.responses import model_response
+    from llmengine_core.errors import ServerError
+    from llmengine_core.types.models import ModelStatus
+
+    if record.status is ModelStatus.UPDATE_FAILED:
+        raise ServerError(f"the last change of the model {record.spec.name!r} failed: {record.reason}")
+    console.result(model_response(record), f"{record.spec.name} {record.status}")

@@ -1,0 +1,56 @@
+"""Results as JSON, and as text that lines up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+__all__ = ["as_json", "fields_of", "size_text", "table"]
+
+
+def as_json(value: object, *, indent: int | None = None) -> str:
+    """JSON text of plain values, dataclasses, paths and sets; readable where standard output takes UTF-8."""
+    escaped = sys.stdout.encoding.lower() != "utf-8"
+    return json.dumps(value, ensure_ascii=escaped, allow_nan=False, indent=indent, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """Rows under a header, each column as wide as its widest cell; nothing where there are no rows."""
+    if not rows:
+        return
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def fields_of(values: Mapping[str, object]) -> Iterator[str]:
+    """One line for each field that has a value."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        if value is not None:
+            yield f"{name.ljust(width)}  {value}"
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: "94.6 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

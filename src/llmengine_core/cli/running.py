@@ -1,0 +1,35 @@
+"""A command's work, on an engine that is open for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from llmengine_core.cli.console import Console
+from llmengine_core.cli.progress import ProgressLine
+from llmengine_core.engine import Engine
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+
+def run(console: Console, work: Callable[[Engine], Awaitable[T]]) -> T:
+    """Open an engine, do the work, close it. Ctrl-C cancels the work, which ends what it started."""
+    if console.debug:
+        logging.basicConfig(level=logging.DEBUG)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())  # errors are reported once, by the program
+    if console.shows_progress:
+        console.progress = ProgressLine()
+    try:
+        return asyncio.run(_opened(Engine(on_progress=console.progress), work))
+    finally:
+        console.clear()
+
+
+async def _opened(engine: Engine, work: Callable[[Engine], Awaitable[T]]) -> T:
+    async with engine:
+        return await work(engine)
