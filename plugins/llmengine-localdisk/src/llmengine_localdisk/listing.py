@@ -84,10 +84,8 @@ class Listing:
                 path = base + entry.name.encode()
                 if entry.is_dir(follow_symlinks=False):
                     path += b"/"
-                    wanted = path.startswith(self._prefix) or self._prefix.startswith(path)
-                    if wanted and (path > self._after or self._after.startswith(path)):
-                        yield path
-                elif path.startswith(self._prefix) and path > self._after:
+                inside = path.endswith(b"/") and self._after.startswith(path)
+                if path.startswith(self._prefix) and (path > self._after or inside):
                     yield path
 
 

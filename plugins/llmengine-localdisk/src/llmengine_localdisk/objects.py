@@ -21,7 +21,7 @@ _ATTEMPTS = 100
 def describe(key: str, found: os.stat_result) -> ObjectMeta:
     """An object's description, from its file's."""
     etag = f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"
-    return ObjectMeta(key=key, size=found.st_size, etag=etag, modified_at=found.st_mtime_ns / 1e9)
+    return ObjectMeta(key=key, size=found.st_size, etag=etag, modified_at=found.st_mtime)
 
 
 def head(root: Path, key: str) -> ObjectMeta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
@@ -127,7 +128,7 @@ class LocalDiskStorage(Storage):
         path = self._root
         for name in segments(key):
             path /= name
-            if path.is_symlink():
+            if _is_link(path):
                 raise StorageError(
                     f"can't give the path of {key!r}: {path} is a symbolic link, which is not followed; "
                     "put what it points to there, or open that folder by a URL of its own"
@@ -138,7 +139,7 @@ class LocalDiskStorage(Storage):
         """The object's ``file://`` URL: good for whoever may read the folder, and for as long as it is there."""
         if method != "GET":
             raise StorageError(f"a file:// URL grants no writing of {key!r}; put it through this storage")
-        return self.path(key).as_uri()
+        return (await on_thread(self.path, key)).as_uri()
 
     async def aclose(self) -> None:
         """Nothing is held between calls."""
@@ -154,6 +155,13 @@ class LocalDiskStorage(Storage):
             raise explained(error, doing, self._root) from error
 
 
+def _is_link(path: Path) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:  # nothing there that could lead anywhere
+        return False
+
+
 def _folder_of(url: str) -> Path:
     """The folder that a URL names: absolute, percent-decoded."""
     allowed = "allowed is file:///absolute/folder, with %XX for what a URL can't hold ('%', '?', '#', ...)"
@@ -164,6 +172,8 @@ def _folder_of(url: str) -> Path:
         raise StorageError(f"{url!r} names no folder: {error}; {allowed}") from None
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or not path.startswith("/"):
         raise StorageError(f"{url!r} names no folder of this machine; {allowed}")
-    if parts.query or parts.fragment or "\0" in path:
-        raise StorageError(f"{url!r} names no folder: it has a query, a fragment or a NUL; {allowed}")
+    if parts.query or parts.fragment or "\0" in path or not url.isprintable():
+        raise StorageError(
+            f"{url!r} names no folder: it has a query, a fragment or a control character; {allowed}"
+        )
     return Path(os.path.normpath(path))

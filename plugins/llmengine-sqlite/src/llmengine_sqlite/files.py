@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from llmengine_core.interfaces.store import StoreError
 from llmengine_sqlite.migrations import MIGRATIONS, Migration, migrate, recognize
@@ -15,29 +14,25 @@ from llmengine_sqlite.reasons import explained
 
 __all__ = ["BUSY_SECONDS", "file_of", "open_file"]
 
+_SCHEME = "sqlite:///"
+
 BUSY_SECONDS = 15.0
 """How long a call waits while other processes write."""
 
 
 def file_of(url: str) -> Path:
-    """The file that a URL names: ``sqlite:////absolute.db`` or ``sqlite:///relative.db``, percent-decoded.
+    """The file that a URL names: ``sqlite:////absolute/path.db`` or ``sqlite:///relative/path.db``.
 
-    A relative one is relative to the folder that the process is in now.
+    The path is taken as it stands, as SQLAlchemy does; a relative one starts from the folder that the process
+    is in now.
     """
-    allowed = (
-        "allowed are sqlite:////absolute/path.db and sqlite:///relative/path.db, "
-        "with %XX for what a URL can't hold ('%', '?', '#', ...)"
-    )
-    try:
-        parts = urlsplit(url)
-        path = unquote(parts.path, errors="strict").removeprefix("/")
-    except ValueError as error:
-        raise StoreError(f"{url!r} names no file: {error}; {allowed}") from None
-    if parts.scheme != "sqlite" or parts.netloc or path in {"", ":memory:"} or path.endswith("/"):
-        raise StoreError(f"{url!r} names no file; {allowed}")
-    if parts.query or parts.fragment or "\0" in path:
-        raise StoreError(f"{url!r} names no file: it has a query, a fragment or a NUL; {allowed}")
-    return Path(os.path.abspath(path))
+    path = url.removeprefix(_SCHEME)
+    if path == url or path in {"", ":memory:"} or path.endswith("/") or "?" in path or "\0" in path:
+        raise StoreError(
+            f"{url!r} names no file; allowed are {_SCHEME}/absolute/path.db and {_SCHEME}relative/path.db, "
+            'without options ("?")'
+        )
+    return Path(path) if path.startswith("/") else Path.cwd() / path
 
 
 def open_file(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sqlite3.Connection:

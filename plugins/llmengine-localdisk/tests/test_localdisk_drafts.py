@@ -1,0 +1,49 @@
+"""Drafts: never taken for objects, swept when their writer is gone, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from storage_laws import listed, racers, release
+from storage_racer import content
+
+from llmengine_localdisk.drafts import DRAFTS
+from llmengine_localdisk.keys import is_segment
+from llmengine_localdisk.storage import LocalDiskStorage
+
+FACTORY = "llmengine_localdisk.storage:LocalDiskStorage"
+
+
+def drafts(root: Path) -> list[Path]:
+    return list((root / DRAFTS).glob("*"))
+
+
+def test_what_a_killed_writer_left_is_swept_by_whoever_comes_next(tmp_path: Path) -> None:
+    with racers(FACTORY, tmp_path.as_uri(), "stall", [0]) as [child]:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "mid\n"
+        child.kill()
+        child.wait()
+        [draft] = drafts(tmp_path)
+        assert draft.stat().st_size == 3 << 20
+        assert asyncio.run(listed(LocalDiskStorage(tmp_path.as_uri()))) == []
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
+    with racers(FACTORY, tmp_path.as_uri(), "stall", [0]) as [child]:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "mid\n"
+        storage = LocalDiskStorage(tmp_path.as_uri())
+        assert asyncio.run(listed(storage)) == []
+        asyncio.run(storage.put("k", b""))
+        assert len(drafts(tmp_path)) == 1
+        release(child)
+        assert child.wait() == 0
+        assert asyncio.run(content(storage, "stalled")) == b"x" * (3 << 20) + b"y"
+        assert not drafts(tmp_path)
+
+
+def test_no_key_names_a_draft() -> None:
+    assert not is_segment(DRAFTS)

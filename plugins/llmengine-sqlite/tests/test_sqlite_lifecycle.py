@@ -1,0 +1,102 @@
+"""Threads, loops, forks and ends: the connection is used by one, and an interpreter that ends waits for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlite_child
+
+from llmengine_sqlite.files import BUSY_SECONDS, open_file
+from llmengine_sqlite.store import SqliteStore
+
+
+def child(task: str, path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, sqlite_child.__file__, task, f"sqlite:///{path}"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+def test_the_thread_starts_with_the_first_call_and_ends_with_the_store(path: Path) -> None:
+    async def use() -> set[threading.Thread]:
+        store = SqliteStore(f"sqlite:///{path}")
+        before = set(threading.enumerate())
+        assert await store.get("t", "k") is None
+        started = set(threading.enumerate()) - before
+        await store.aclose()
+        return started
+
+    [thread] = asyncio.run(use())
+    thread.join()
+    assert not path.with_name("state.db-wal").exists()
+
+
+def test_one_store_serves_loop_after_loop(path: Path) -> None:
+    store = SqliteStore(f"sqlite:///{path}")
+    for number in range(3):
+        asyncio.run(store.insert("t", str(number), {}))
+    assert len(asyncio.run(store.scan("t"))) == 3
+    asyncio.run(store.aclose())
+
+
+async def test_cancelled_calls_hold_up_nobody(path: Path) -> None:
+    (await asyncio.to_thread(open_file, path)).close()
+    store = SqliteStore(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path, isolation_level=None)) as locking:
+        locking.execute("BEGIN IMMEDIATE")
+        waiting = [asyncio.ensure_future(store.insert("t", str(each), {})) for each in range(20)]
+        await asyncio.sleep(0)
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        assert all(each.cancelled() for each in waiting)
+        locking.execute("COMMIT")
+    await store.insert("t", "after", {})
+    keys = {row.key for row in await store.scan("t")}
+    assert {"after"} <= keys <= {"after", "0"}  # one had begun, the others never did
+    await store.aclose()
+
+
+def test_a_forked_process_opens_the_file_anew(path: Path) -> None:
+    with child("forked", path) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_an_interpreter_ends_with_calls_under_way(path: Path) -> None:
+    for _ in range(5):
+        path.unlink(missing_ok=True)
+        with child("left_open", path) as process:
+            out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, "k\n", "")
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert connection.execute("SELECT count(*) FROM rows WHERE key = 'k'").fetchone() == (1,)
+
+
+def test_an_interpreter_ends_while_another_process_keeps_the_lock(path: Path) -> None:
+    open_file(path).close()
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as locking,
+        child("left_waiting", path) as process,
+    ):
+        locking.execute("BEGIN IMMEDIATE")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        started = time.monotonic()
+        _, err = process.communicate("\n", timeout=60)
+        assert (process.returncode, err) == (0, "")
+        assert time.monotonic() - started < BUSY_SECONDS / 2
