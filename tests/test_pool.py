@@ -84,7 +84,7 @@ class ScriptedReplica(Replica):
 
     async def wait(self) -> Exit:
         await self.ended.wait()
-        return Exit(None, 9, "")
+        return Exit(None, 9, "out of memory")
 
     async def aclose(self) -> None:
         self.ended.set()
@@ -274,7 +274,7 @@ async def test_c09_a_request_that_has_started_ends_with_the_error(world: World) 
         assert (await anext(chunks)).text == "a"
         world.gate.clear()
         world.started[0].ended.set()
-        with pytest.raises(SessionLost):
+        with pytest.raises(SessionLost, match="killed by signal 9; it last said: out of memory"):
             await anext(chunks)
     world.gate.set()
     assert await answer(pool) == "ab"

@@ -28,6 +28,8 @@ NOT_FREE = (
     "the model was not ready, or no replica was free, within the call's timeout; raise `timeout`, or the "
     "model's max_workers or per_worker"
 )
+EXPLAIN_SECONDS = 1.0
+"""How long the error of a broken request waits to hear how its replica ended."""
 ATTEMPTS = 3
 """Replicas that a request which hasn't started may be tried on."""
 
@@ -106,7 +108,7 @@ class Pool(Session):
             except SessionLost as error:
                 self._lost(worker)
                 if started or attempt == ATTEMPTS:
-                    raise
+                    raise await _explained(error, worker) from error
                 log.warning("a replica was lost before it answered; the request goes to another: %s", error)
             finally:
                 self._release(worker)
@@ -355,8 +357,7 @@ class Pool(Session):
     async def _watch(self, worker: _Worker, replica: Replica) -> None:
         end = await replica.wait()
         if not self._draining and worker in self._workers:
-            how = f"signal {end.signal}" if end.signal is not None else f"exit status {end.code}"
-            log.warning("a replica of %s ended by itself (%s): %s", self.deployment.backend, how, end.reason)
+            log.warning("a replica of %s ended by itself: %s", self.deployment.backend, end)
             self._lost(worker)
 
     def _begin_end(self, worker: _Worker) -> None:
@@ -388,6 +389,18 @@ class Pool(Session):
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+async def _explained(error: SessionLost, worker: _Worker) -> SessionLost:
+    """The same with what is known of the replica's end, which is told a moment after its connections break."""
+    if worker.replica is None:
+        return error
+    try:
+        async with asyncio.timeout(EXPLAIN_SECONDS):
+            end = await worker.replica.wait()
+    except TimeoutError:
+        return error
+    return SessionLost(f"{error.message}: the engine ended ({end})")
 
 
 def _retired() -> ServerError:

@@ -94,3 +94,8 @@ class Exit:
     signal: int | None
     reason: str
     """The last that it wrote to its standard error, trimmed; may be empty."""
+
+    def __str__(self) -> str:
+        """In words, for messages."""
+        ended = f"killed by signal {self.signal}" if self.signal is not None else f"exit status {self.code}"
+        return f"{ended}; it last said: {self.reason}" if self.reason else ended

@@ -150,7 +150,7 @@ class Candidate:
     @property
     def fits(self) -> bool:
         """Whether no rule failed."""
-        return all(rule.verdict is not Verdict.FAILED for rule in self.rules)
+        return Verdict.FAILED not in [rule.verdict for rule in self.rules]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
