@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from llmengine.api_engine import APIEngine, get_api_key
 from llmengine.data_types.completion import CompletionSyncResponse
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llmengine.data_types.batch import (
         BatchCompletionContent,
         BatchCompletionsModelConfig,
+        CreateBatchCompletionsV1Response,
+        CreateBatchCompletionsV2Response,
         ToolConfig,
     )
 
@@ -316,7 +318,7 @@ class Completion(APIEngine):
         gpu_type: str | None = None,
         storage: str | None = None,
         nodes_per_worker: int | None = None,
-    ) -> NoReturn:
+    ) -> CreateBatchCompletionsV1Response | CreateBatchCompletionsV2Response:
         """Complete many prompts in a job that outlives its caller. Not in this version.
 
         Raises:

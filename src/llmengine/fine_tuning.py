@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmengine.api_engine import APIEngine
 from llmengine_core.arguments.checks import text
 from llmengine_core.arguments.jobs import check_fine_tune
 from llmengine_core.errors import UnsupportedFeatureError
+
+if TYPE_CHECKING:
+    from llmengine.data_types.fine_tune import (
+        CancelFineTuneResponse,
+        CreateFineTuneResponse,
+        GetFineTuneEventsResponse,
+        GetFineTuneResponse,
+        ListFineTunesResponse,
+    )
 
 __all__ = ["FineTune"]
 
@@ -24,7 +33,7 @@ class FineTune(APIEngine):
         hyperparameters: dict[str, Any] | None = None,
         wandb_config: dict[str, Any] | None = None,
         suffix: str | None = None,
-    ) -> NoReturn:
+    ) -> CreateFineTuneResponse:
         """Train a base model on a file of prompts and responses.
 
         Args:
@@ -46,24 +55,24 @@ class FineTune(APIEngine):
         _refuse("create")
 
     @classmethod
-    def get(cls, fine_tune_id: str) -> NoReturn:
+    def get(cls, fine_tune_id: str) -> GetFineTuneResponse:
         """How a fine-tune stands."""
         _check(fine_tune_id)
         _refuse("get")
 
     @classmethod
-    def get_events(cls, fine_tune_id: str) -> NoReturn:
+    def get_events(cls, fine_tune_id: str) -> GetFineTuneEventsResponse:
         """What happened in a fine-tune so far, losses included."""
         _check(fine_tune_id)
         _refuse("get_events")
 
     @classmethod
-    def list(cls) -> NoReturn:
+    def list(cls) -> ListFineTunesResponse:
         """Your fine-tunes."""
         _refuse("list")
 
     @classmethod
-    def cancel(cls, fine_tune_id: str) -> NoReturn:
+    def cancel(cls, fine_tune_id: str) -> CancelFineTuneResponse:
         """Stop a fine-tune."""
         _check(fine_tune_id)
         _refuse("cancel")

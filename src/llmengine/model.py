@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NoReturn, TypeAlias, Unpack
+from typing import TypeAlias, Unpack
 
 from llmengine.api_engine import APIEngine, get_api_key
 from llmengine.data_types.enums import (
@@ -18,6 +18,7 @@ from llmengine.data_types.model import (
     DeleteLLMEndpointResponse,
     GetLLMEndpointResponse,
     ListLLMEndpointsResponse,
+    ModelDownloadResponse,
     UpdateLLMEndpointResponse,
 )
 from llmengine_core.arguments.checks import headers, one_of, text
@@ -269,7 +270,7 @@ class Model(APIEngine):
         return DeleteLLMEndpointResponse(deleted=call(engine, delete, instead="engine.models.delete"))
 
     @classmethod
-    def download(cls, model_name: str, download_format: str = "hugging_face") -> NoReturn:
+    def download(cls, model_name: str, download_format: str = "hugging_face") -> ModelDownloadResponse:
         """Where a fine-tuned model's files can be fetched from. Not in this version.
 
         Raises:

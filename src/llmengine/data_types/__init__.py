@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from llmengine.data_types.file import *  # noqa: F403
     from llmengine.data_types.fine_tune import *  # noqa: F403
     from llmengine.data_types.model import *  # noqa: F403
+
+    __all__: list[str]
 else:  # hidden from type checkers, which would take every name for known
 
     def __getattr__(name: str) -> Any:
