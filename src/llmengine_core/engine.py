@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import ModuleType
@@ -16,9 +17,11 @@ from llmengine_core.interfaces.storage import Storage
 from llmengine_core.interfaces.store import Store
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
+from llmengine_core.services.catalog import Catalog
 from llmengine_core.services.completions import Completions
 from llmengine_core.services.files import Files
 from llmengine_core.services.models import Models
+from llmengine_core.services.serving import Serving
 from llmengine_core.services.storing import storage_errors, store_errors
 from llmengine_core.settings import Settings, load_settings
 from llmengine_core.types.progress import OnProgress
@@ -55,19 +58,26 @@ class Engine:
         self._on_progress = on_progress
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resources = AsyncExitStack()
+        self._process = 0
         self._runtime: Runtime | None = None
+        self._deployments: Deployments | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it runs on. Raises ``ServerError`` while it isn't open."""
+        """The event loop that it runs on. Raises ``ServerError`` while it isn't open, and in a forked process."""
         if self._loop is None:
             raise ServerError("the engine is not open; use it as `async with Engine() as engine`")
+        if self._process != os.getpid():
+            raise ServerError(
+                "the engine was opened by the process that this one was forked from, and stayed there; open one here"
+            )
         return self._loop
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
             raise ServerError("the engine is open already")
         self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
         try:
             await self._open()
         except BaseException:
@@ -81,7 +91,7 @@ class Engine:
         for part in (store, storage, runtime):
             self._resources.push_async_callback(part.aclose)
         self._runtime = runtime
-        deployments = Deployments(runtime, self._on_progress)
+        deployments = self._deployments = Deployments(runtime, self._on_progress)
         self._resources.push_async_callback(deployments.aclose)
         provisioner = Provisioner(
             settings.home,
@@ -89,11 +99,13 @@ class Engine:
             transform=lambda name: self.registry.load(self.registry.transforms[name]),
             on_progress=self._on_progress,
         )
-        self.models = Models(settings, self.registry, store, provisioner, deployments)
-        self._resources.push_async_callback(self.models.aclose)
+        catalog = Catalog(self.registry, store)
+        self._serving = Serving(settings, self.registry, catalog, provisioner, deployments)
+        self._resources.push_async_callback(self._serving.aclose)
+        self.models = Models(catalog, self._serving)
         self.files = Files(store, storage, on_progress=self._on_progress)
         observers = [self.registry.load(info) for info in self.registry.observers.values()]
-        self.completions = Completions(self.models, self.registry, observers)
+        self.completions = Completions(self._serving, self.registry, observers)
 
     def _find_parts(self) -> tuple[Store, Storage, Runtime]:
         """The plugins, and what the settings name of them. Reads files: runs in a thread."""
@@ -131,6 +143,8 @@ class Engine:
 
     def close_now(self) -> None:
         """Let go of every replica without waiting: for interpreter exit."""
+        if self._deployments is not None:
+            self._deployments.close_now()
         if self._runtime is not None:
             self._runtime.close_now()
 

@@ -67,7 +67,7 @@ async def test_c10_closing_gives_the_slot_back(engine: Engine) -> None:
         async with await engine.completions.stream(ask()) as stream:
             await anext(stream)
     assert (await engine.completions.create(ask())).text == "one two three"
-    pool = (await engine.models.serve("echo")).pool
+    pool = (await engine._serving.serve("echo", "root")).pool
     assert pool.size == 1
     assert pool.queued == 0
 
@@ -108,6 +108,7 @@ async def failing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, chunks: Any
 ) -> list[GenerationChunk | Exception]:
     """What a caller sees where the session's ``generate`` is ``chunks``."""
+    await engine.completions.create(ask())  # so that the time below is for generating alone
     monkeypatch.setattr(EchoSession, "generate", chunks)
     seen: list[GenerationChunk | Exception] = []
     stream = await engine.completions.stream(ask(timeout=0.2))

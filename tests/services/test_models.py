@@ -131,7 +131,7 @@ async def test_m10_an_update_is_validated_after_merging_and_takes_effect(engine:
         3,
         {"team": "a"},
     )
-    assert (await engine.models.serve("mine")).pool.bounds.max_workers == 3
+    assert (await engine._serving.serve("mine", "root")).pool.bounds.max_workers == 3
 
 
 async def test_m10_an_update_that_fails_leaves_the_old_model_serving(engine: Engine, tmp_path: Path) -> None:
@@ -161,9 +161,11 @@ async def test_m10_what_was_deleted_is_gone_for_every_process(settings: Settings
         await one.models.create(spec())
 
 
-async def test_what_a_dead_process_began_is_carried_on_by_whoever_needs_it(settings: Settings) -> None:
+async def test_what_a_dead_process_began_is_carried_on_by_whoever_needs_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Engine(settings, plugins=[echo]) as one:
-        one.models._begin = lambda name: None  # type: ignore[assignment,method-assign,return-value]
+        monkeypatch.setattr(one._serving, "make_ready", lambda name: None)
         await one.models.create(spec())
     async with Engine(settings, plugins=[echo]) as two:
         assert (await two.models.get("mine")).status is ModelStatus.UPDATE_PENDING
@@ -177,3 +179,27 @@ async def test_m11_list_gives_base_models_and_ones_own(engine: Engine) -> None:
     names = [record.spec.name for record in await engine.models.list()]
     assert names[-2:] == ["a", "b"]
     assert "echo" in names
+
+
+async def test_m10_changes_that_come_one_upon_another_all_take_effect(engine: Engine) -> None:
+    await engine.models.create(spec())
+    changes: list[dict[str, object]] = [
+        {"per_worker": 3},
+        {"min_workers": 1},
+        {"max_workers": 4},
+        {"labels": {"a": "b"}},
+    ]
+    for change in changes:
+        await engine.models.update("mine", change)
+    record = await engine.models.wait("mine")
+    assert record.status is ModelStatus.READY
+    fields = (record.spec.per_worker, record.spec.min_workers, record.spec.max_workers, record.spec.labels)
+    assert fields == (3, 1, 4, {"a": "b"})
+
+
+async def test_m10_a_model_can_be_deleted_while_it_is_made(engine: Engine) -> None:
+    for _ in range(5):
+        await engine.models.create(spec())
+        assert await engine.models.delete("mine")
+        with pytest.raises(NotFoundError):
+            await complete(engine, "mine")

@@ -17,7 +17,7 @@ from llmengine_core.gate import check_capabilities, check_context, surely_fits
 from llmengine_core.interfaces.guided import GuidedDecoder
 from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
 from llmengine_core.registry import Registry
-from llmengine_core.services.models import Models, Served
+from llmengine_core.services.serving import Served, Serving
 from llmengine_core.types.generation import (
     FinishReason,
     GenerationChunk,
@@ -126,8 +126,8 @@ class CompletionStream:
 class Completions:
     """``engine.completions``."""
 
-    def __init__(self, models: Models, registry: Registry, observers: Sequence[Observer]) -> None:
-        self._models = models
+    def __init__(self, serving: Serving, registry: Registry, observers: Sequence[Observer]) -> None:
+        self._serving = serving
         self._registry = registry
         self._observers = observers
 
@@ -157,7 +157,7 @@ class Completions:
         watch = Watch(deadline, seconds)
         try:
             with watch:
-                served = await self._models.serve(arguments.model, caller=caller)
+                served = await self._serving.serve(arguments.model, caller)
                 structured = arguments.structured
                 self._gate(arguments, served)
                 decoder = None

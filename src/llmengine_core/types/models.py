@@ -105,3 +105,12 @@ class ModelRecord:
     """Of the row, for compare-and-set; 0 for a base model."""
     pending: Mapping[str, Any] | None = None
     """A change that is being carried out: its spec and plan, as JSON. The old plan serves until then."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a creation or a change of it is still to be carried out."""
+        return self.status in (ModelStatus.UPDATE_PENDING, ModelStatus.UPDATE_IN_PROGRESS)
+
+    def visible_to(self, caller: str) -> bool:
+        """M09: whether a caller may see and use it."""
+        return self.builtin or self.spec.public_inference or self.owner == caller

@@ -1,0 +1,232 @@
+"""From a model's name to a pool that answers: made ready once, looked up quickly, given back when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmengine_core.deployments import Deployments
+from llmengine_core.errors import LLMEngineError, ServerError
+from llmengine_core.explanation import resolution_error
+from llmengine_core.locks import file_lock
+from llmengine_core.pool import Pool
+from llmengine_core.provisioning import Provisioner
+from llmengine_core.records import from_json
+from llmengine_core.registry import Registry
+from llmengine_core.scaling import Bounds
+from llmengine_core.services.catalog import Catalog
+from llmengine_core.settings import Settings
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.models import ModelRecord, ModelSpec, ModelStatus
+from llmengine_core.types.plan import Plan
+
+__all__ = ["Served", "Serving"]
+
+FRESH_SECONDS = 1.0
+"""How long a model that was looked up is taken to be unchanged by other processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that can be asked."""
+
+    record: ModelRecord
+    backend: str
+    capabilities: Capabilities
+    """As declared; the pool's facts may narrow them."""
+    pool: Pool
+    checked_at: float
+    """When it was last looked up, on the clock of ``time.monotonic()``."""
+
+
+class Serving:
+    """The models that this process serves."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        catalog: Catalog,
+        provisioner: Provisioner,
+        deployments: Deployments,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._catalog = catalog
+        self._provisioner = provisioner
+        self._deployments = deployments
+        self._locks = Path(settings.home) / "locks"
+        self._served: dict[str, Served] = {}
+        self._work: dict[str, asyncio.Task[Any]] = {}
+
+    async def serve(self, name: str, caller: str) -> Served:
+        """The model's pool, made ready if need be. Raises ``NotFoundError``, or why it can't be served."""
+        served = self._served.get(name)
+        if served is None or time.monotonic() - served.checked_at > FRESH_SECONDS:
+            served = await self._look_up(name, caller)
+        if not served.record.visible_to(caller):
+            raise await self._catalog.missing(name, caller)
+        return served
+
+    async def _look_up(self, name: str, caller: str) -> Served:
+        served = self._served.get(name)
+        if served is not None and served.record.builtin:
+            return served
+        record = await self._catalog.find(name)
+        if record is not None and record.visible_to(caller) and record.is_pending and self._must_wait(record):
+            await asyncio.shield(self.make_ready(name))
+            record = await self._catalog.find(name)
+        if record is None or record.status is ModelStatus.DELETE_IN_PROGRESS:
+            self.forget(name)
+            raise await self._catalog.missing(name, caller)
+        if not record.visible_to(caller):
+            raise await self._catalog.missing(name, caller)
+        if record.plan.chosen is None:
+            raise resolution_error(record.plan)
+        if record.is_pending:
+            self.make_ready(name)
+        return await asyncio.shield(self._once(f"{name} entering", self._enter(record)))
+
+    def _must_wait(self, record: ModelRecord) -> bool:
+        """Whether there is nothing that could serve while the model is made ready."""
+        return record.pending is None
+
+    async def _enter(self, record: ModelRecord) -> Served:
+        """Serve the model as it stands in ``record``; what served it before lets its requests finish."""
+        name = record.spec.name
+        old = self._served.get(name)
+        if old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan):
+            served = replace(old, record=record, checked_at=time.monotonic())
+        else:
+            pool = await self._lease(record.spec, record.plan)
+            info = self._registry.backends[pool.deployment.backend]
+            served = Served(record, info.name, info.capabilities, pool, time.monotonic())
+        self._served[name] = served
+        if old is not None and old.pool is not served.pool:
+            self._deployments.release(name, old.pool)
+        return served
+
+    async def _lease(self, spec: ModelSpec, plan: Plan) -> Pool:
+        deployment = await self._provisioner.prepare(spec, plan)
+        info = self._registry.backends.get(deployment.backend)
+        if info is None:
+            raise ServerError(
+                f"the model {spec.name!r} needs the backend {deployment.backend!r}, whose plugin is no longer here; "
+                "install it again, or update the model"
+            )
+        bounds = Bounds(
+            min_workers=spec.min_workers,
+            max_workers=spec.max_workers,
+            per_worker=spec.per_worker,
+            idle_seconds=self._settings.idle_seconds,
+            start_seconds=self._settings.start_seconds,
+            queue_size=self._settings.queue_size,
+        )
+
+        async def failed(error: LLMEngineError) -> None:
+            await self._failed(spec.name, error.message)
+
+        return self._deployments.lease(
+            spec.name, deployment, lambda: self._registry.load(info), bounds, on_failed=failed
+        )
+
+    def forget(self, name: str) -> None:
+        """Serve a model no more; its requests finish."""
+        served = self._served.pop(name, None)
+        if served is not None:
+            self._deployments.release(name, served.pool)
+
+    # -- making ready ----------------------------------------------------------------------------------------
+
+    def make_ready(self, name: str) -> asyncio.Task[None]:
+        """Carry out what is pending for a model, in a task of the engine's; one at a time for each model."""
+        return self._once(name, self._carry_out(name))
+
+    def _once(self, key: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._work.get(key)
+        if task is not None:
+            work.close()
+            return task
+        task = self._work[key] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda done: self._over(key, done))
+        return task
+
+    def _over(self, key: str, task: asyncio.Task[Any]) -> None:
+        self._work.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # It is in the record, and with those who waited; nobody else needs to hear of it.
+
+    async def _carry_out(self, name: str) -> None:
+        """Whoever gets the model's lock carries on, also after another process that died at it."""
+        async with file_lock(self._locks / f"model-{name}"):
+            while (record := await self._begun(name)) is not None:
+                spec, plan = _intended(record)
+                try:
+                    await self._try(spec, plan)
+                except LLMEngineError as error:
+                    if await self._failed(name, error.message, of=record):
+                        raise
+                    continue  # It was changed meanwhile, so that this failure says nothing of it any more.
+                ready = replace(record, spec=spec, plan=plan, status=ModelStatus.READY, pending=None)
+                done = await self._catalog.change(
+                    name, lambda now, was=record, ready=ready: ready if now == was else None
+                )
+                if done is not None:
+                    await self._enter(done)
+
+    async def _begun(self, name: str) -> ModelRecord | None:
+        """The model, marked as being worked on; None where nothing is pending."""
+        return await self._catalog.change(
+            name,
+            lambda now: replace(now, status=ModelStatus.UPDATE_IN_PROGRESS) if now.is_pending else None,
+        )
+
+    async def _try(self, spec: ModelSpec, plan: Plan) -> None:
+        """Prepare the weights; of a model that serves already, also see that its new form starts."""
+        served = self._served.get(spec.name)
+        if served is None:
+            await self._provisioner.prepare(spec, plan)
+            return
+        pool = await self._lease(spec, plan)
+        if pool is served.pool:
+            return
+        try:
+            await pool.ready(None)
+        except BaseException:
+            self._deployments.release(spec.name, pool)
+            raise
+
+    async def _failed(self, name: str, reason: str, *, of: ModelRecord | None = None) -> bool:
+        """Note why a model failed, unless it isn't what it was; whether it was noted."""
+
+        def noted(now: ModelRecord) -> ModelRecord | None:
+            if now.status is ModelStatus.DELETE_IN_PROGRESS or (of is not None and now != of):
+                return None
+            return replace(now, status=ModelStatus.UPDATE_FAILED, pending=None, reason=reason)
+
+        return await self._catalog.change(name, noted) is not None
+
+    async def stop(self, name: str) -> None:
+        """End what is being carried out for a model."""
+        task = self._work.get(name)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def aclose(self) -> None:
+        """End what is being carried out; it goes on with whoever needs it next."""
+        tasks = list(self._work.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _intended(record: ModelRecord) -> tuple[ModelSpec, Plan]:
+    """What a model is to become."""
+    if record.pending is None:
+        return record.spec, record.plan
+    return from_json(ModelSpec, record.pending["spec"]), from_json(Plan, record.pending["plan"])
