@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmengine_core.errors import BadRequestError, ServerError
-from llmengine_core.sync import HIGH_WATER, AsyncStream, Source, SyncStream, acall, call
+from llmengine_core.sync import HIGH_WATER, AsyncStream, Source, SyncStream, _Pump, acall, call
 
 
 @dataclass
@@ -116,6 +116,26 @@ def test_c10_the_last_reference_going_ends_the_source(engine: Loop) -> None:
     del items
     gc.collect()
     assert numbers.closed.wait(5)
+
+
+def test_c10_a_reader_that_gives_up_while_the_source_opens_ends_it(engine: Loop) -> None:
+    closed = threading.Event()
+
+    class Opened:
+        async def __anext__(self) -> int:
+            return 1
+
+        async def aclose(self) -> None:
+            closed.set()
+
+    pump = _Pump[int](engine, lambda item: None)
+
+    async def open_source() -> Source[int]:
+        await asyncio.to_thread(pump.cancel)  # too late to be heard while this is awaited
+        return Opened()
+
+    call(engine, pump.start, open_source, instead="")
+    assert closed.wait(5)
 
 
 async def test_c10_a_cancelled_reader_ends_the_source(engine: Loop) -> None:

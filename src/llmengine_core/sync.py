@@ -113,12 +113,16 @@ class _Pump(Generic[T]):
         self._sent = 0
         self._taken = 0
         self._held_back = False
+        self._unwanted = False
         self._room: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, open_source: Callable[[], Awaitable[Source[T]]]) -> None:
         """Open the source, raising what that raises, and start to read it."""
         source = await open_source()
+        if self._unwanted:
+            await source.aclose()
+            return
         self._room = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read(source))
 
@@ -159,9 +163,14 @@ class _Pump(Generic[T]):
             self._on_loop(self._room.set)
 
     def cancel(self) -> None:
-        """End the source; returns at once."""
-        if self._task is not None and not self._task.done():
-            self._on_loop(self._task.cancel)
+        """End the source, also one that is only being opened; returns at once."""
+        if self._task is None or not self._task.done():
+            self._on_loop(self._end)
+
+    def _end(self) -> None:
+        self._unwanted = True
+        if self._task is not None:
+            self._task.cancel()
 
     def _on_loop(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError, ServerError):  # The loop is closed, and its tasks with it.
