@@ -40,7 +40,7 @@ class ObedientSession(Session):
                 raise ServerError("the engine fell over")
             case "go on" | "flood":
                 while True:
-                    yield GenerationChunk("on and " if request.prompt.text == "go on" else "on and " * 500)
+                    yield GenerationChunk("on and " if request.prompt.text == "go on" else "on and " * 585)
                     await asyncio.sleep(0.001)
             case "tell":
                 yield GenerationChunk(json.dumps(asdict(request.sampling)))

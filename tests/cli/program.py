@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pty
 import subprocess
@@ -30,6 +31,8 @@ class Installed:
         """A plugin: its entry point, and its module where there is none yet."""
         if source is not None:
             (self.path / f"{module}.py").write_text(source)
+            sys.modules.pop(module, None)  # another test's of the same name
+            importlib.invalidate_caches()
         self.add_files(f"llmengine-{name}", {"entry_points.txt": f"[llmengine]\n{name} = {module}\n"})
 
     def add_files(self, distribution: str, files: dict[str, str]) -> None:
@@ -62,14 +65,18 @@ class Program:
 
     @contextmanager
     def running(
-        self, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
+        self,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start it, the first of a process group of its own; what is left of it in the end is killed."""
         with subprocess.Popen(
             [sys.executable, "-m", "llmengine_core.cli", *arguments],
             env=self.environment,
             cwd=self.folder,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             process_group=0,

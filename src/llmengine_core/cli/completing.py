@@ -8,9 +8,10 @@ from contextlib import aclosing
 from llmengine_core.arguments.completion import CompletionArguments
 from llmengine_core.cli.console import Console
 from llmengine_core.cli.output import as_json
-from llmengine_core.cli.responses import StreamResponses, completion_response
+from llmengine_core.cli.running import caller
 from llmengine_core.engine import Engine
 from llmengine_core.errors import LLMEngineError
+from llmengine_core.responses import StreamResponses, completion_response
 from llmengine_core.services.completions import CompletionStream
 
 __all__ = ["print_stream", "print_whole"]
@@ -18,7 +19,7 @@ __all__ = ["print_stream", "print_whole"]
 
 async def print_whole(engine: Engine, arguments: CompletionArguments, console: Console) -> None:
     """Print the answer when it is complete."""
-    done = await engine.completions.create(arguments)
+    done = await engine.completions.create(arguments, caller=caller())
     if console.json:
         console.line(as_json(completion_response(done, log_probs=arguments.sampling.logprobs), indent=2))
     else:
@@ -28,7 +29,7 @@ async def print_whole(engine: Engine, arguments: CompletionArguments, console: C
 
 async def print_stream(engine: Engine, arguments: CompletionArguments, console: Console) -> None:
     """Print each piece as it comes; in JSON one response a line."""
-    stream = await engine.completions.stream(arguments)
+    stream = await engine.completions.stream(arguments, caller=caller())
     async with aclosing(stream):
         if console.json:
             await _print_lines(stream, console, log_probs=arguments.sampling.logprobs)

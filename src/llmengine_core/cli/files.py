@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from llmengine_core.cli.console import Console, common_options, json_option, pass_console
 from llmengine_core.cli.output import fields_of, size_text, table
-
-if TYPE_CHECKING:
-    from llmengine_core.types.objects import FileRecord
 
 __all__ = ["files"]
 
@@ -28,12 +24,14 @@ def files() -> None:
 @pass_console
 def list_(console: Console) -> None:
     """List your files."""
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
+    from llmengine_core.responses import file_response
 
-    records = run(console, lambda engine: engine.files.list())
+    records = run(console, lambda engine: engine.files.list(caller=caller()))
     rows = [(r.id, size_text(r.size), _when(r.created_at), r.filename) for r in records]
     console.result(
-        {"files": [_response(record) for record in records]}, table(("ID", "SIZE", "UPLOADED", "NAME"), rows)
+        {"files": [file_response(record) for record in records]},
+        table(("ID", "SIZE", "UPLOADED", "NAME"), rows),
     )
 
 
@@ -60,16 +58,17 @@ def upload(console: Console, path: str, filename: str | None) -> None:
 @pass_console
 def show(console: Console, file_id: str) -> None:
     """Show what is known of a file."""
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
+    from llmengine_core.responses import file_response
 
-    record = run(console, lambda engine: engine.files.get(file_id))
+    record = run(console, lambda engine: engine.files.get(file_id, caller=caller()))
     text = {
         "id": record.id,
         "name": record.filename,
         "size": f"{record.size} bytes",
         "uploaded": _when(record.created_at),
     }
-    console.result(_response(record), fields_of(text))
+    console.result(file_response(record), fields_of(text))
 
 
 @files.command()
@@ -108,14 +107,10 @@ def download(console: Console, file_id: str, output: Path | None) -> None:
 @pass_console
 def delete(console: Console, file_id: str) -> None:
     """Delete a file."""
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
 
-    deleted = run(console, lambda engine: engine.files.delete(file_id))
+    deleted = run(console, lambda engine: engine.files.delete(file_id, caller=caller()))
     console.result({"deleted": deleted}, f"deleted {file_id}")
-
-
-def _response(record: FileRecord) -> dict[str, object]:
-    return {"id": record.id, "filename": record.filename, "size": record.size}
 
 
 def _when(seconds: float) -> str:

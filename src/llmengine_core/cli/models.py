@@ -35,10 +35,10 @@ def models() -> None:
 @pass_console
 def list_(console: Console) -> None:
     """List the models that can be used here."""
-    from llmengine_core.cli.responses import model_response
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
+    from llmengine_core.responses import model_response
 
-    records = run(console, lambda engine: engine.models.list())
+    records = run(console, lambda engine: engine.models.list(caller=caller()))
     rows = [
         (r.spec.name, r.status, r.spec.model, r.plan.chosen, "base" if r.builtin else r.owner)
         for r in records
@@ -56,10 +56,10 @@ def list_(console: Console) -> None:
 @pass_console
 def show(console: Console, name: str) -> None:
     """Show a model and why it is served the way it is."""
-    from llmengine_core.cli.responses import model_response
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
+    from llmengine_core.responses import model_response
 
-    record = run(console, lambda engine: engine.models.get(name))
+    record = run(console, lambda engine: engine.models.get(name, caller=caller()))
     console.result(model_response(record), _described(record))
 
 
@@ -79,14 +79,14 @@ def create(console: Console, /, name: str, spec_file: Path | None, wait: bool, *
 
     With --no-wait its weights are made ready by whoever needs it first.
     """
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
     from llmengine_core.engine import Engine
 
     spec = given_spec(name, spec_file, options)
 
     async def work(engine: Engine) -> ModelRecord:
-        record = await engine.models.create(spec)
-        return await engine.models.wait(name) if wait else record
+        record = await engine.models.create(spec, caller=caller())
+        return await engine.models.wait(name, caller=caller()) if wait else record
 
     _changed(console, run(console, work))
 
@@ -103,7 +103,7 @@ def update(console: Console, /, name: str, wait: bool, **options: Any) -> None:
 
     The old model serves until the new one stands, and goes on serving where that fails.
     """
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
     from llmengine_core.engine import Engine
 
     changes = given_changes(options)
@@ -111,8 +111,8 @@ def update(console: Console, /, name: str, wait: bool, **options: Any) -> None:
         raise click.UsageError("nothing to change was given")
 
     async def work(engine: Engine) -> ModelRecord:
-        record = await engine.models.update(name, changes)
-        return await engine.models.wait(name) if wait else record
+        record = await engine.models.update(name, changes, caller=caller())
+        return await engine.models.wait(name, caller=caller()) if wait else record
 
     _changed(console, run(console, work))
 
@@ -124,9 +124,9 @@ def update(console: Console, /, name: str, wait: bool, **options: Any) -> None:
 @pass_console
 def wait(console: Console, name: str) -> None:
     """Wait until the model NAME is ready, or has failed."""
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
 
-    _changed(console, run(console, lambda engine: engine.models.wait(name)))
+    _changed(console, run(console, lambda engine: engine.models.wait(name, caller=caller())))
 
 
 @models.command()
@@ -136,9 +136,9 @@ def wait(console: Console, name: str) -> None:
 @pass_console
 def delete(console: Console, name: str) -> None:
     """Delete the model NAME; its weights stay where they are."""
-    from llmengine_core.cli.running import run
+    from llmengine_core.cli.running import caller, run
 
-    deleted = run(console, lambda engine: engine.models.delete(name))
+    deleted = run(console, lambda engine: engine.models.delete(name, caller=caller()))
     console.result({"deleted": deleted}, f"deleted {name}")
 
 
@@ -166,8 +166,8 @@ def _described(record: ModelRecord) -> Iterator[str]:
 
 
 def _changed(console: Console, record: ModelRecord) -> None:
-    from llmengine_core.cli.responses import model_response
     from llmengine_core.errors import ServerError
+    from llmengine_core.responses import model_response
     from llmengine_core.types.models import ModelStatus
 
     if record.status is ModelStatus.UPDATE_FAILED:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llmengine_core.cli.console import Console
 from llmengine_core.cli.descriptors import readable
+from llmengine_core.cli.running import caller
 from llmengine_core.engine import Engine
 from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_core.types.objects import FileRecord
@@ -25,10 +26,12 @@ PIECE = 1 << 20
 async def upload_from(engine: Engine, path: str, filename: str) -> FileRecord:
     """Upload a file of this machine, or with "-" the standard input."""
     if path == "-":
-        return await engine.files.upload(_pieces(sys.stdin.fileno()), filename=filename)
+        return await engine.files.upload(_pieces(sys.stdin.fileno()), filename=filename, caller=caller())
     with await asyncio.to_thread(open, path, "rb", 0) as file:
         size = os.fstat(file.fileno()).st_size
-        return await engine.files.upload(_pieces(file.fileno()), filename=filename, size=size)
+        return await engine.files.upload(
+            _pieces(file.fileno()), filename=filename, size=size, caller=caller()
+        )
 
 
 async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
@@ -43,7 +46,7 @@ async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
 
 async def print_content(engine: Engine, file_id: str, console: Console) -> None:
     """Print a file's content, byte for byte."""
-    async with aclosing(engine.files.read(file_id)) as pieces:
+    async with aclosing(engine.files.read(file_id, caller=caller())) as pieces:
         async for piece in pieces:
             await console.write(piece)
 
@@ -58,22 +61,22 @@ async def write_content(engine: Engine, file_id: str, target: Path) -> None:
         file = await asyncio.to_thread(partial.open, "xb")
         try:
             with file:
-                async with aclosing(engine.files.read(file_id)) as pieces:
+                async with aclosing(engine.files.read(file_id, caller=caller())) as pieces:
                     async for piece in pieces:
                         await asyncio.to_thread(file.write, piece)
             await asyncio.to_thread(partial.replace, target)
         finally:
-            partial.unlink(missing_ok=True)
+            await asyncio.to_thread(partial.unlink, missing_ok=True)
     except OSError as error:
         raise ServerError(f"{target} can't be written: {error.strerror or error}") from error
 
 
 async def content_response(engine: Engine, file_id: str) -> dict[str, object]:
     """A file with its content as a text."""
-    record = await engine.files.get(file_id)
-    content = b"".join([piece async for piece in engine.files.read(file_id)])
+    record = await engine.files.get(file_id, caller=caller())
+    content = b"".join([piece async for piece in engine.files.read(file_id, caller=caller())])
     try:
         text = content.decode()
     except UnicodeDecodeError:
         text = base64.b64encode(content).decode()
-    return {"id": record.id, "filename": record.filename, "content": text}
+    return {"id": record.id, "content": text}
