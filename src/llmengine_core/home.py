@@ -16,6 +16,7 @@ from contextvars import ContextVar
 
 from llmengine_core.engine import Engine
 from llmengine_core.errors import ServerError
+from llmengine_core.threads import DaemonThreads
 from llmengine_core.types.progress import OnProgress
 
 __all__ = ["chosen", "current", "on_progress", "set_default_engine", "shutdown", "use"]
@@ -41,7 +42,11 @@ class _Home:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="llmengine", daemon=True)
         self._thread.start()
-        self._opened.wait()
+        try:
+            self._opened.wait()
+        except BaseException:
+            self._ask_to_stop()
+            raise
         if self._error is not None:
             self._thread.join()
             raise self._error
@@ -52,6 +57,7 @@ class _Home:
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(DaemonThreads())
         try:
             async with self.engine:
                 self._opened.set()
