@@ -63,6 +63,11 @@ class Deployments:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    def close_now(self) -> None:
+        """Start no replica any more; safe from any thread, without a loop."""
+        for pool in list(self.pools.values()):
+            pool.close_now()
+
     async def aclose(self) -> None:
         """Close every pool. Idempotent."""
         pools = list(self.pools.values())

@@ -107,7 +107,7 @@ class Pool(Session):
                 return
             except SessionLost as error:
                 self._lost(worker)
-                if started or attempt == ATTEMPTS:
+                if started or self._draining or attempt == ATTEMPTS:
                     raise await _explained(error, worker) from error
                 log.warning("a replica was lost before it answered; the request goes to another: %s", error)
             finally:
@@ -124,6 +124,10 @@ class Pool(Session):
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    def close_now(self) -> None:
+        """Put nothing in the place of replicas that end from here on; safe from any thread, without a loop."""
+        self._draining = True
 
     async def aclose(self) -> None:
         """End every stream and every replica. Idempotent."""
