@@ -307,7 +307,11 @@ async def test_a_stopped_supervisor_is_killed_with_its_child(caplog: pytest.LogC
 async def test_a_signal_to_the_supervisor_ends_all(number: signal.Signals) -> None:
     async with engine() as (child, pids):
         os.kill(pids[-1], number)
-        assert (await child.wait()).signal == signal.SIGTERM
+        end = await child.wait()
+        assert (end.code, end.signal) in [
+            (0, None),
+            (None, signal.SIGTERM),
+        ]  # its input ends at the same time
         assert gone(*pids, within=0)
 
 
@@ -411,8 +415,7 @@ async def test_cancelling_spawn_anywhere_leaves_nothing() -> None:
         with suppress(asyncio.CancelledError):
             await (await task).aclose()
         steps = steps * 2 + 1
-    await asyncio.gather(*(child.wait() for child in processes._children))
-    assert not processes._children
+        assert not processes._children
     assert open_files() == before
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from llmengine_core import processes
 from llmengine_core.errors import ServerError
 from llmengine_core.http import HttpClient
 from llmengine_core.runtime_local import LocalRuntime
@@ -157,6 +158,14 @@ async def test_a_program_that_is_not_there_is_an_error_that_names_it(runtime: Lo
         await runtime.start(LaunchSpec(argv=("/no/engine",)))
 
 
+async def test_a_supervisor_that_cannot_be_started_is_an_error(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    with pytest.raises(ServerError, match=r"tiny: can't start a process: .*No such file"):
+        await runtime.start(LaunchSpec(argv=("/bin/true",), subject="tiny"))
+
+
 async def test_the_key_never_shows_in_a_reason(runtime: LocalRuntime) -> None:
     said = await refusal(runtime, "import sys; sys.exit(sys.stdin.readline())")
     key = json.loads(said[said.index("{") :])["key"]
@@ -189,6 +198,7 @@ async def test_cancelling_a_start_anywhere_leaves_nothing(runtime: LocalRuntime,
             await start
         steps = steps * 2 + 1
     await runtime.aclose()
+    assert not processes._children
     assert entries(runtime_root) == []
 
 

@@ -54,7 +54,8 @@ async def spawn(
 
     Call it from a thread that lives as long as the child shall: the kernel ends the supervisor when the
     thread that started it ends. A program that can't be run is a child that exits with 127, the reason on
-    its standard error. Raises ``OSError`` where not even the supervisor can be started.
+    its standard error. Raises ``OSError`` where not even the supervisor can be started. Cancelling the call
+    ends what was started.
     """
     child = Child(asyncio.get_running_loop(), grace, on_message)
     order = {
@@ -68,8 +69,9 @@ async def spawn(
     try:
         await child._open(json.dumps(order).encode() + b"\n")
     except BaseException:
-        child.let_go()
         child._started.cancel()
+        if child in _children:  # its supervisor runs
+            await child.aclose()
         raise
     return child
 

@@ -45,9 +45,12 @@ class LocalRuntime(Runtime):
                 on_progress(Progress(spec.subject, str(message.get("phase", "load")), float(done), 1.0))
 
         document = {**spec.document, "address": address, "key": key}
-        child = await spawn(
-            spec.argv, env=spec.env, document=document, unlink=[socket], on_message=on_message
-        )
+        try:
+            child = await spawn(
+                spec.argv, env=spec.env, document=document, unlink=[socket], on_message=on_message
+            )
+        except OSError as error:
+            raise ServerError(f"{_name(spec)}: can't start a process: {error}") from error
         self._children = {other for other in self._children if not other.ended} | {child}
         ended = asyncio.ensure_future(child.wait())
         try:
@@ -120,6 +123,10 @@ def _without(key: str, end: Exit) -> Exit:
     return replace(end, reason=end.reason.replace(key, "…"))
 
 
+def _name(spec: LaunchSpec) -> str:
+    return spec.subject or spec.argv[0]
+
+
 def _epitaph(spec: LaunchSpec, end: Exit) -> str:
     """What became of a child that was never ready."""
     if end.signal == signal.SIGKILL:
@@ -129,4 +136,4 @@ def _epitaph(spec: LaunchSpec, end: Exit) -> str:
     else:
         how = f"ended with exit code {end.code}"
     words = f": {end.reason}" if end.reason else " and left no message"
-    return f"{spec.subject or spec.argv[0]}: the engine {how} before it was ready{words}"
+    return f"{_name(spec)}: the engine {how} before it was ready{words}"
