@@ -245,7 +245,8 @@ def test_a_terminal_of_another_encoding_gets_what_it_can_show(program: Program) 
     assert json.loads(answer.decode("ascii"))["output"]["text"] == "ü"
 
 
-def test_debug_shows_where(run: Run) -> None:
-    done = run("complete", "--model", "ecko", "--debug", "one")
-    assert done.exit_code == 3
-    assert "Traceback" in done.stderr
+def test_debug_shows_where_and_what_is_logged(program: Program) -> None:
+    done = program("complete", "--model", "ecko", "--debug", "one")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert b"Traceback" in done.stderr
+    assert b"DEBUG:asyncio:" in done.stderr

@@ -28,9 +28,9 @@ def version(console: Console) -> None:
 
 @click.command(
     short_help="Print the script for a shell's completion.",
-    epilog='\b\nFor bash, in ~/.bashrc:              eval "$(llmengine completion bash)"\n'
-    'For zsh, in ~/.zshrc:                eval "$(llmengine completion zsh)"\n'
-    "For fish, in ~/.config/fish/config.fish:  llmengine completion fish | source",
+    epilog='\b\nbash, in ~/.bashrc:                    eval "$(llmengine completion bash)"\n'
+    'zsh, in ~/.zshrc:                      eval "$(llmengine completion zsh)"\n'
+    "fish, in ~/.config/fish/config.fish:   llmengine completion fish | source",
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 @common_options

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from llmengine_core.cli.console import Console, common_options, json_option, pass_console
-from llmengine_core.cli.given import TextOrFile, json_object, read_input
+from llmengine_core.cli.given import json_object, read_input, text_or_file
 
 __all__ = ["complete"]
 
@@ -26,10 +26,17 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given again.")
 @click.option("--include-stop-str-in-output", is_flag=True, help="Keep the text that ended it.")
 @click.option("--log-probs", is_flag=True, help="Give each token's log probability; only with --json.")
-@click.option("--guided-json", type=TextOrFile(), help="Answer in JSON by this schema.")
+@click.option(
+    "--guided-json", metavar="TEXT|@FILE", callback=text_or_file, help="Answer in JSON by this schema."
+)
 @click.option("--guided-regex", metavar="PATTERN", help="Answer with a text that matches this pattern whole.")
 @click.option("--guided-choice", multiple=True, metavar="TEXT", help="Answer with this; may be given again.")
-@click.option("--guided-grammar", type=TextOrFile(), help="Answer by this grammar, in Lark or GBNF.")
+@click.option(
+    "--guided-grammar",
+    metavar="TEXT|@FILE",
+    callback=text_or_file,
+    help="Answer by this grammar, in Lark or GBNF.",
+)
 @click.option("--timeout", type=float, default=300, show_default=True, help="Seconds for everything.")
 @click.option(
     "--stream/--no-stream",

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["TextOrFile", "json_object", "only_given", "read_input", "text_pairs"]
+__all__ = ["json_object", "read_input", "text_or_file", "text_pairs"]
 
 
-class TextOrFile(click.ParamType[str]):
-    """A text, or with ``@`` before it the path of a UTF-8 file that holds it."""
-
-    name = "text|@file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text; fails where the file can't be read."""
-        if not value.startswith("@"):
-            return str(value)
-        try:
-            return Path(value[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            self.fail(f"{value[1:]!r} can't be read: {error}", param, ctx)
+def text_or_file(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A text as it is, or with ``@`` before it the content of the file of that path."""
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise click.BadParameter(f"{value[1:]!r} can't be read: {error}", context, option) from None
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:
@@ -52,11 +46,6 @@ def text_pairs(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r} has no '='; it must be KEY=VALUE", param_hint=option)
         found[key] = value
     return found
-
-
-def only_given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given: neither None nor empty lists."""
-    return {name: value for name, value in options.items() if value is not None and value != ()}
 
 
 def read_input() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -71,16 +72,16 @@ class CommandLine(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments begin with; where there is none, why a plugin doesn't give it."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
+        """The command that the arguments begin with; where there is none, why not, or what was meant."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
             for fault in self._plugin_faults:
-                if fault.plugin == error.command_name:
-                    raise click.UsageError(described(fault), ctx) from None
-            raise click.NoSuchCommand(
-                error.command_name, possibilities=self.list_commands(ctx), ctx=ctx
-            ) from None
+                if fault.plugin == name:
+                    raise click.UsageError(described(fault), ctx)
+            close = difflib.get_close_matches(name, self.list_commands(ctx), n=3)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise click.UsageError(f"No such command {name!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def _ask_plugins(self, ctx: click.Context) -> None:
         """Let every plugin add its command, once. One that can't harms nobody else."""
