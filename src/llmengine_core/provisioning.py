@@ -9,7 +9,8 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from llmengine_core.errors import BadRequestError, ServerError
@@ -105,42 +106,40 @@ class Provisioner:
         self, storage: Storage, key: str, target: Path, size: int | None, subject: str
     ) -> None:
         done = 0
-        with target.open("wb") as file:
+        file = await asyncio.to_thread(target.open, "wb", buffering=0)
+        try:
             async for piece in storage.get(key):
-                await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(_write_all, file, piece)
                 done += len(piece)
                 self._on_progress(Progress(subject, "fetch", done, size, "bytes"))
             await asyncio.to_thread(os.fsync, file.fileno())
+        finally:
+            file.close()
 
     # -- verify ----------------------------------------------------------------------------------------------
 
     async def _verify(self, path: Path, checkpoint: CheckpointFacts, subject: str) -> str:
         """The digest that the weights were vouched for, or a fingerprint of what lies there."""
-        fingerprint = await asyncio.to_thread(_fingerprint, path)
-        if checkpoint.sha256 is None or not await asyncio.to_thread(path.is_file):
+        fingerprint, is_file = await asyncio.to_thread(lambda: (_fingerprint(path), path.is_file()))
+        expected = checkpoint.sha256
+        if expected is None or not is_file:
             return fingerprint
         stamp = self._weights / "verified" / fingerprint
-        if not stamp.is_file() or stamp.read_text() != checkpoint.sha256:
-            seen = await in_thread(lambda stop: self._hash(path, subject, stop))
-            if seen != checkpoint.sha256:
+        if await asyncio.to_thread(_read_text, stamp) != expected:
+            loop = asyncio.get_running_loop()
+
+            def told(progress: Progress) -> None:
+                loop.call_soon_threadsafe(self._on_progress, progress)
+
+            seen = await in_thread(lambda stop: _hash(path, subject, told, stop))
+            if seen != expected:
                 raise BadRequestError(
                     f"the weights of {subject!r} are not what they should be: {path} has the SHA-256 {seen}, "
-                    f"expected is {checkpoint.sha256}. Fetch them again"
+                    f"expected is {expected}. Fetch them again"
                 )
-            stamp.parent.mkdir(parents=True, exist_ok=True)
-            _replace_text(stamp, checkpoint.sha256)
-        return checkpoint.sha256
-
-    def _hash(self, path: Path, subject: str, stop: threading.Event) -> str:
-        digest = hashlib.sha256()
-        size = path.stat().st_size
-        done = 0
-        with path.open("rb") as file:
-            while (block := file.read(BLOCK)) and not stop.is_set():
-                digest.update(block)
-                done += len(block)
-                self._on_progress(Progress(subject, "verify", done, size, "bytes"))
-        return digest.hexdigest()
+            with suppress(OSError):  # where nothing can be written, they are hashed again next time
+                await asyncio.to_thread(_replace_text, stamp, expected)
+        return expected
 
     # -- transform -------------------------------------------------------------------------------------------
 
@@ -170,13 +169,13 @@ class Provisioner:
             if await asyncio.to_thread(target.exists):
                 yield None
                 return
-            partial = target.with_name(f".partial-{target.name}")
-            await asyncio.to_thread(_remove, partial)
+            missing = target.with_name(f".partial-{target.name}")
+            await asyncio.to_thread(_remove, missing)
             try:
-                yield partial
-                await asyncio.to_thread(partial.replace, target)
+                yield missing
+                await asyncio.to_thread(missing.replace, target)
             finally:
-                _remove(partial)
+                await asyncio.to_thread(_remove, missing)
 
 
 def _remove(path: Path) -> None:
@@ -198,7 +197,37 @@ def _fingerprint(path: Path) -> str:
     return _digest(json.dumps(seen))
 
 
+def _hash(path: Path, subject: str, told: Callable[[Progress], object], stop: threading.Event) -> str:
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    done = 0
+    with path.open("rb") as file:
+        while (block := file.read(BLOCK)) and not stop.is_set():
+            digest.update(block)
+            done += len(block)
+            told(Progress(subject, "verify", done, size, "bytes"))
+    return digest.hexdigest()
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _read_text(path: Path) -> str | None:
+    """A file's text; None where there is none, or none that can be read."""
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return None
+
+
 def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        written.write_text(text)
+        os.replace(written, path)
+    finally:
+        written.unlink(missing_ok=True)
