@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from llmengine_core.errors import ServerError
+
 __all__ = ["file_lock", "in_thread"]
 
 T = TypeVar("T")
@@ -22,11 +24,17 @@ POLL_SECONDS = 0.05
 async def file_lock(path: Path) -> AsyncIterator[None]:
     """Hold ``path`` for this task; wait for whoever holds it, in this process or another.
 
-    The kernel lets go when a holder dies. The file stays: removing it would let two hold it at once.
+    The kernel lets go when a holder dies. The file stays: removing it would let two hold it at once. Raises
+    ``ServerError`` where there can be no such file.
     """
     lock = _FileLock(path)
     try:
-        await in_thread(lock.acquire)
+        try:
+            await in_thread(lock.acquire)
+        except OSError as error:
+            raise ServerError(
+                f"{path} can't be locked: {error.strerror or error}; free space or rights there, or set LLMENGINE_HOME"
+            ) from error
         yield
     finally:
         lock.release()

@@ -88,7 +88,8 @@ class Catalog:
     async def missing(self, name: str, caller: str) -> NotFoundError:
         """The error for a name that the caller can't find, with what may have been meant."""
         names = [record.spec.name for record in await self.all(caller)]
-        close = difflib.get_close_matches(name[:64], names, n=3)
+        close = [each for each in names if name.lower() in each.lower()][:3]
+        close = close or difflib.get_close_matches(name[:64], names, n=3)
         hint = "`llmengine models list` shows what there is"
         if close:
             hint = f"did you mean {' or '.join(map(repr, close))}?"
