@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from llmengine_core.errors import ServerError
-from llmengine_core.http import HttpClient, HttpStatusError
+from llmengine_core.http import HttpClient, HttpStatusError, InvalidAnswer
 from llmengine_core.types.generation import Message
-from llmengine_llamacpp.wire import Frame, error_of
+from llmengine_llamacpp.wire import Frame, refuse
 
 __all__ = ["Client"]
 
@@ -25,14 +25,17 @@ class Client:
         events = self._http.events("/completion", body)
         try:
             async for event in events:
-                frame: Frame = json.loads(event)
+                try:
+                    frame: Frame = json.loads(event)
+                except ValueError as error:
+                    raise InvalidAnswer(f"an event is no JSON: {event[:200]!r}") from error
                 if "error" in frame:
-                    raise error_of(500, event)
+                    refuse(500, event)
                 yield frame
                 if frame["stop"]:
                     return
         except HttpStatusError as error:
-            raise error_of(error.status, error.body) from None
+            refuse(error.status, error.body, max_tokens=body["n_predict"])
         finally:
             await events.aclose()
         raise ServerError("llama.cpp's answer broke off: it ended without saying why")
@@ -64,5 +67,5 @@ class Client:
     async def _ask(self, path: str, body: Frame) -> Any:
         response = await self._http.request("POST", path, body)
         if response.status != 200:
-            raise error_of(response.status, response.body)
+            refuse(response.status, response.body)
         return response.json()

