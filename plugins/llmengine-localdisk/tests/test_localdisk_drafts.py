@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from storage_laws import listed, racers, release
+from storage_laws import racers, release
+from storage_machine import listed
 from storage_racer import content
 
 from llmengine_localdisk.drafts import DRAFTS

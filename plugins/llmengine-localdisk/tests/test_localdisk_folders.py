@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from storage_laws import listed
+from storage_machine import listed
 from storage_racer import content
 
 from llmengine_core.interfaces.storage import ObjectMissing, PreconditionFailed, StorageError

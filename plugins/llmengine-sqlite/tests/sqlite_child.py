@@ -73,6 +73,7 @@ async def forked(url: str) -> None:
         warnings.simplefilter("ignore")  # Pythons that warn of forks beside threads: that is what is tested
         child = os.fork()
     if child == 0:
+        os.close(closed[1])  # so that it ends with its parent
         asyncio._set_running_loop(None)
         os._exit(asyncio.run(in_child(store, opened[1], closed[0])))
     await asyncio.gather(*pending)

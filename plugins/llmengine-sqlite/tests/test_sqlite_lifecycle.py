@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,17 @@ from llmengine_sqlite.files import BUSY_SECONDS, open_file
 from llmengine_sqlite.store import SqliteStore
 
 
-def child(task: str, path: Path) -> subprocess.Popen[str]:
+@contextmanager
+def child(task: str, path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, sqlite_child.__file__, task, f"sqlite:///{path}"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ async def test_cancelled_calls_hold_up_nobody(path: Path) -> None:
 
 def test_a_forked_process_opens_the_file_anew(path: Path) -> None:
     with child("forked", path) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -80,7 +87,7 @@ def test_an_interpreter_ends_with_calls_under_way(path: Path) -> None:
     for _ in range(5):
         path.unlink(missing_ok=True)
         with child("left_open", path) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=30)
         assert (process.returncode, out, err) == (0, "k\n", "")
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -97,6 +104,6 @@ def test_an_interpreter_ends_while_another_process_keeps_the_lock(path: Path) ->
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         started = time.monotonic()
-        _, err = process.communicate("\n", timeout=60)
+        _, err = process.communicate("\n", timeout=30)
         assert (process.returncode, err) == (0, "")
         assert time.monotonic() - started < BUSY_SECONDS / 2
