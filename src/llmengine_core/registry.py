@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from llmengine_core.settings import Settings
 
-__all__ = ["Registry"]
+__all__ = ["KINDS", "Registry"]
 
 AnyT = TypeVar("AnyT", bound=Info | ModelCard)
 SchemedT = TypeVar("SchemedT", StorageInfo, StoreInfo)
@@ -55,6 +55,7 @@ KINDS: Mapping[type, str] = {
     ObserverInfo: "observer",
     ModelCard: "model",
 }
+"""What each kind of declaration is called."""
 
 
 class Registry:

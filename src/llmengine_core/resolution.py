@@ -7,15 +7,16 @@ known ahead is UNKNOWN, fits for now, and is checked again when the plan is carr
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 from llmengine_core.arguments.quantity import quantity_bytes
 from llmengine_core.routes import FULL_PRECISION, Routes
-from llmengine_core.rules import RULES, Case
+from llmengine_core.rules import NO_NEEDS, RULES, Case
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import BackendInfo, Declarations, Declared
+from llmengine_core.types.declarations import Declarations
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import Candidate, Facts, Plan, RuleResult, Verdict
+from llmengine_core.types.plan import Candidate, CheckpointFacts, Facts, Plan, RuleResult, Verdict
 
 __all__ = ["resolve"]
 
@@ -28,7 +29,6 @@ FRAMEWORKS = {
     "vllm": "llmengine-vllm",
 }
 """Frameworks that are known by name, and the distributions that bring them, for mends."""
-NO_NEEDS = Capabilities()
 
 
 def resolve(
@@ -40,7 +40,9 @@ def resolve(
     raises ``explanation.resolution_error`` of a plan without one.
     """
     routes = Routes(facts.checkpoint, (declared.info for declared in declarations.transforms))
-    candidates = [_candidate(spec, declared, facts, routes, needs) for declared in declarations.backends]
+    weight_bytes = _weight_bytes(spec, facts.checkpoint)
+    cases = (Case(spec, each, facts, routes, weight_bytes, needs) for each in declarations.backends)
+    candidates = [_candidate(case) for case in cases]
     served = any(each.fits for each in candidates)
     candidates += _absent(spec.inference_framework, declarations, served=served)
     candidates.sort(key=lambda each: _rank(each, spec.inference_framework))
@@ -62,33 +64,26 @@ def _rank(candidate: Candidate, framework: str) -> tuple[bool, bool, int, str, s
     return (not fits, not asked, -candidate.priority, candidate.name, candidate.plugin)
 
 
-def _candidate(
-    spec: ModelSpec, declared: Declared[BackendInfo], facts: Facts, routes: Routes, needs: Capabilities
-) -> Candidate:
-    info = declared.info
-    seen = facts.backends.get(info.name)
-    plain = routes.plain(info)
-    route = plain if spec.quantize is None else routes.quantized(info, spec.quantize)
-    case = Case(
-        spec=spec,
-        info=info,
-        origin=declared.distribution or f"the plugin {declared.plugin!r}",
-        seen=seen,
-        checkpoint=facts.checkpoint,
-        host=facts.host,
-        plain=plain,
-        route=route,
-        offered=routes.offered(info),
-        needs=needs,
-    )
+def _candidate(case: Case) -> Candidate:
     return Candidate(
-        name=info.name,
-        plugin=declared.plugin,
-        version=seen.version if seen else None,
-        priority=info.priority,
+        name=case.info.name,
+        plugin=case.declared.plugin,
+        version=case.seen.version if case.seen else None,
+        priority=case.info.priority,
         rules=tuple([rule(case) for rule in RULES.values()]),
-        transforms=route.steps if route else (),
+        transforms=case.route.steps if case.route else (),
     )
+
+
+def _weight_bytes(spec: ModelSpec, checkpoint: CheckpointFacts) -> int | None:
+    """How much the weights take as they are served; None where that can't be told yet."""
+    if spec.quantize in (None, checkpoint.quantization):
+        return checkpoint.size
+    number = re.search(r"\d+", spec.quantize)  # "q8_0", "int4", "f16": bits, and one more for scales
+    bits = int(number[0]) if number else 0
+    if checkpoint.parameters is None or not 1 <= bits <= 32:
+        return None
+    return checkpoint.parameters * (bits + (bits < 16)) // 8
 
 
 # -- what is not there -------------------------------------------------------------------------------------------

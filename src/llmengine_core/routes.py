@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmengine_core.types.declarations import BackendInfo, TransformInfo
 from llmengine_core.types.plan import CheckpointFacts, TransformStep
@@ -21,62 +21,90 @@ class Route:
     steps: tuple[TransformStep, ...]
     how: str
     """Where the quantization comes from, for people."""
+    via: str = ""
+    """The steps, for people: " → q8_0 by requantize"."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """The shortest ways to some formats."""
+
+    plain: Route | None
+    precise: Route | None
+    """The one that ends in full precision."""
+    made: Mapping[str, Route]
+    """To each quantization that a transform makes."""
 
 
 class Routes:
     """All ways that lead from one checkpoint through the registered transforms."""
 
     def __init__(self, checkpoint: CheckpointFacts, transforms: Iterable[TransformInfo]) -> None:
-        self._checkpoint = checkpoint
+        self._format, self._stored = checkpoint.format, checkpoint.quantization
         ranked = sorted(transforms, key=lambda info: (-info.priority, info.name))
         self._quantizers = [info for info in ranked if info.methods]
         self._reached = _conversions(checkpoint.format, [info for info in ranked if not info.methods])
+        self._by_formats: dict[frozenset[str], _Ways] = {}
 
     def plain(self, backend: BackendInfo) -> Route | None:
         """The shortest way without quantizing; None where there is none."""
-        ways = [self._reached[each] for each in sorted(backend.formats) if each in self._reached]
-        return Route(min(ways, key=len), "as it is stored") if ways else None
+        return self._to(backend.formats).plain
 
     def quantized(self, backend: BackendInfo, method: str) -> Route | None:
-        """The shortest way to that quantization; None where it isn't offered."""
-        ways: list[Route] = []
-        plain = self.plain(backend)
-        if plain is not None and not plain.steps and method == self._checkpoint.quantization:
-            return Route((), "as it is stored")
-        if plain is not None and method in backend.quantizations and self._applicable(plain):
-            ways.append(Route(plain.steps, "applied as it loads"))
-        for info in self._quantizers:
-            if (
-                method in info.methods
-                and info.target_format in backend.formats
-                and info.source_format in self._reached
-            ):
-                step = TransformStep(
-                    transform=info.name,
-                    source_format=info.source_format,
-                    target_format=info.target_format,
-                    method=method,
-                )
-                ways.append(Route((*self._reached[info.source_format], step), f"made once by {info.name}"))
-        return min(ways, key=lambda way: len(way.steps), default=None)
+        """The shortest way to that quantization; None where it isn't offered or the format isn't known."""
+        ways = self._to(backend.formats)
+        if ways.plain is not None and not ways.plain.steps and method == self._stored:
+            return ways.plain
+        found = [ways.made[method]] if method in ways.made and self._format is not None else []
+        if ways.precise is not None and method in backend.quantizations:
+            found.insert(0, replace(ways.precise, how="applied as it loads"))
+        return min(found, key=lambda way: len(way.steps), default=None)
 
     def offered(self, backend: BackendInfo) -> list[str]:
-        """The quantizations that there is a way to, sorted; any that there might be, for an unknown format."""
-        if self._checkpoint.format is None:
-            made = [info.methods for info in self._quantizers if info.target_format in backend.formats]
-            return sorted(backend.quantizations.union(*made))
-        plain = self.plain(backend)
-        methods = set(backend.quantizations) if plain is not None and self._applicable(plain) else set()
-        if plain is not None and not plain.steps and self._checkpoint.quantization is not None:
-            methods.add(self._checkpoint.quantization)
-        for info in self._quantizers:
-            if info.target_format in backend.formats and info.source_format in self._reached:
-                methods |= info.methods
+        """The quantizations that there is a way to, sorted; for an unknown format, that there might be."""
+        ways = self._to(backend.formats)
+        methods = set(ways.made)
+        if self._format is None or ways.precise is not None:
+            methods |= backend.quantizations
+        if ways.plain is not None and not ways.plain.steps and self._stored is not None:
+            methods.add(self._stored)
         return sorted(methods)
 
-    def _applicable(self, plain: Route) -> bool:
-        """Whether an engine can quantize what it gets on this way; a conversion gives full precision."""
-        return bool(plain.steps) or self._checkpoint.quantization in FULL_PRECISION
+    def _to(self, formats: frozenset[str]) -> _Ways:
+        ways = self._by_formats.get(formats)
+        if ways is None:
+            found = [self._reached[each] for each in sorted(formats) if each in self._reached]
+            plain = _shortest(found)
+            # An engine can't quantize what is quantized; a conversion gives full precision.
+            precise = plain if self._stored in FULL_PRECISION else _shortest([way for way in found if way])
+            ways = self._by_formats[formats] = _Ways(plain, precise, self._quantizing(formats))
+        return ways
+
+    def _quantizing(self, formats: frozenset[str]) -> dict[str, Route]:
+        found: dict[str, Route] = {}
+        for info in self._quantizers:
+            before = self._reached.get(info.source_format, () if self._format is None else None)
+            if before is None or info.target_format not in formats:
+                continue
+            for method in info.methods:
+                if method not in found or len(before) + 1 < len(found[method].steps):
+                    step = TransformStep(
+                        transform=info.name,
+                        source_format=info.source_format,
+                        target_format=info.target_format,
+                        method=method,
+                    )
+                    found[method] = _route((*before, step), f"made once by {info.name}")
+        return found
+
+
+def _shortest(ways: list[tuple[TransformStep, ...]]) -> Route | None:
+    return _route(min(ways, key=len), "as it is stored") if ways else None
+
+
+def _route(steps: tuple[TransformStep, ...], how: str) -> Route:
+    via = "".join(f" → {step.method or step.target_format} by {step.transform}" for step in steps)
+    return Route(steps, how, via)
 
 
 def _conversions(

@@ -2,53 +2,72 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import MappingProxyType
 
-from llmengine_core.routes import Route
+from llmengine_core.routes import Routes
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import BackendInfo
+from llmengine_core.types.declarations import BackendInfo, Declared
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import BackendFacts, CheckpointFacts, HostFacts, RuleResult, Verdict
+from llmengine_core.types.plan import Facts, RuleResult, Verdict
 
-__all__ = ["RULES", "Case"]
+__all__ = ["NO_NEEDS", "RULES", "Case"]
 
+NO_NEEDS = Capabilities()
 PASSED, FAILED, UNKNOWN = Verdict.PASSED, Verdict.FAILED, Verdict.UNKNOWN
 
 
-@dataclass(slots=True, kw_only=True)
 class Case:
     """One backend for one spec, and all that was seen of it."""
 
-    spec: ModelSpec
-    info: BackendInfo
-    origin: str
-    """The distribution that it came from, or the plugin's name."""
-    seen: BackendFacts | None
-    checkpoint: CheckpointFacts
-    host: HostFacts
-    plain: Route | None
-    """From the checkpoint to what the backend loads, without quantizing."""
-    route: Route | None
-    """The same with the quantization that was asked for."""
-    offered: list[str]
-    """Quantizations that can be had."""
-    needs: Capabilities
+    __slots__ = (
+        "checkpoint", "declared", "host", "info", "needs", "offered", "plain", "route", "seen", "spec", "weight_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        declared: Declared[BackendInfo],
+        facts: Facts,
+        routes: Routes,
+        weight_bytes: int | None,
+        needs: Capabilities,
+    ) -> None:
+        self.spec, self.declared, self.needs = spec, declared, needs
+        self.checkpoint, self.host = facts.checkpoint, facts.host
+        self.weight_bytes = weight_bytes
+        """What the weights take in the quantization that was asked for; None where that can't be told yet."""
+        self.info = info = declared.info
+        self.seen = facts.backends.get(info.name)
+        self.plain = routes.plain(info)
+        """From the checkpoint to what the backend loads, without quantizing."""
+        self.route = self.plain if spec.quantize is None else routes.quantized(info, spec.quantize)
+        """The same with the quantization that was asked for."""
+        self.offered = routes.offered(info)
+        """Quantizations that can be had."""
+
+
+ASKED_FOR = RuleResult("framework", PASSED, "asked for by name")
+ANY_WILL_DO = RuleResult("framework", PASSED, "any will do")
+NO_ENGINE = RuleResult("engine", PASSED, "it needs none in this environment")
+NO_DEVICE = RuleResult("device", PASSED, "it takes none of this machine's")
+NO_MEMORY = RuleResult("memory", PASSED, "it takes none of this machine's")
+ONE_SHARD = RuleResult("shards", PASSED, "1")
+NO_CAPABILITIES = RuleResult("capabilities", PASSED, "none are asked for")
 
 
 def _plugin(case: Case) -> RuleResult:
-    return RuleResult("plugin", PASSED, f"{case.origin} is loaded")
+    return RuleResult("plugin", PASSED, f"{case.declared.distribution or case.declared.plugin} is loaded")
 
 
 def _framework(case: Case) -> RuleResult:
     asked = case.spec.inference_framework
     if asked == case.info.name:
-        return RuleResult("framework", PASSED, "asked for by name")
+        return ASKED_FOR
     if asked == "auto":
-        return RuleResult("framework", PASSED, "any will do")
+        return ANY_WILL_DO
     fact = f"not asked for (framework is {asked!r})"
     return RuleResult("framework", FAILED, fact, f"inference_framework={case.info.name!r}")
 
@@ -66,7 +85,7 @@ def _engine(case: Case) -> RuleResult:
         fact = "; ".join(problem.message for problem in seen.problems)
         return RuleResult("engine", FAILED, fact, "; ".join(mends) or None)
     if environment is None:
-        return RuleResult("engine", PASSED, "it needs none in this environment")
+        return NO_ENGINE
     return RuleResult("engine", PASSED, f"{environment.distribution} is here")
 
 
@@ -90,6 +109,10 @@ def _checkpoint(case: Case) -> RuleResult:
     checkpoint, info = case.checkpoint, case.info
     if checkpoint.problem is not None:
         return RuleResult("checkpoint", FAILED, checkpoint.problem.message, checkpoint.problem.mend)
+    architecture = checkpoint.architecture
+    if info.architectures is not None and architecture is not None and architecture not in info.architectures:
+        fact = f"architecture {architecture!r} (loads {_listed(info.architectures)})"
+        return RuleResult("checkpoint", FAILED, fact)
     if checkpoint.format is None:
         return RuleResult("checkpoint", UNKNOWN, "its format is seen when it is here")
     route = case.route or case.plain
@@ -97,15 +120,12 @@ def _checkpoint(case: Case) -> RuleResult:
         mend = f"quantize={case.offered[0]!r}" if case.offered else None
         fact = f"format {checkpoint.format!r} (loads {_listed(info.formats)})"
         return RuleResult("checkpoint", FAILED, fact, mend)
-    architecture = checkpoint.architecture
-    if info.architectures is not None and architecture is not None and architecture not in info.architectures:
-        fact = f"architecture {architecture!r} (loads {_listed(info.architectures)})"
-        return RuleResult("checkpoint", FAILED, fact)
-    by = "".join(f" → {step.method or step.target_format} by {step.transform}" for step in route.steps)
     if info.architectures is None or architecture is None:
         what = f"architecture {architecture!r}" if architecture else "its architecture"
-        return RuleResult("checkpoint", UNKNOWN, f"{checkpoint.format}{by}; {what} is tried when it loads")
-    return RuleResult("checkpoint", PASSED, f"{checkpoint.format}{by}, architecture {architecture!r}")
+        return RuleResult(
+            "checkpoint", UNKNOWN, f"{checkpoint.format}{route.via}; {what} is tried when it loads"
+        )
+    return RuleResult("checkpoint", PASSED, f"{checkpoint.format}{route.via}, architecture {architecture!r}")
 
 
 def _quantization(case: Case) -> RuleResult:
@@ -119,14 +139,16 @@ def _quantization(case: Case) -> RuleResult:
     if checkpoint.format is None and asked in case.offered:
         return RuleResult("quantization", UNKNOWN, f"{asked} depends on the checkpoint's format")
     fact = f"quantization {asked!r} (offers {_listed(case.offered)})"
-    mend = f"quantize={case.offered[0]!r}" if case.offered else "leave quantize out"
-    return RuleResult("quantization", FAILED, fact, mend)
+    best = (
+        checkpoint.quantization if checkpoint.quantization in case.offered else next(iter(case.offered), None)
+    )
+    return RuleResult("quantization", FAILED, fact, f"quantize={best!r}" if best else "leave quantize out")
 
 
 def _shards(case: Case) -> RuleResult:
     shards, heads = case.spec.num_shards, case.checkpoint.heads
     if shards == 1:
-        return RuleResult("shards", PASSED, "1")
+        return ONE_SHARD
     limits = [case.info.max_shards, *([case.spec.gpus] if case.spec.gpus else [])]
     mend = next(n for n in range(min(shards, *limits), 0, -1) if not heads or heads % n == 0)
     if shards > case.info.max_shards:
@@ -144,7 +166,7 @@ def _shards(case: Case) -> RuleResult:
 
 def _device(case: Case) -> RuleResult:
     if case.info.environment is None:
-        return RuleResult("device", PASSED, "it takes none of this machine's")
+        return NO_DEVICE
     kinds, asked, here = case.info.accelerators, case.spec.gpus, case.host.gpus
     if asked and "cuda" not in kinds:
         return RuleResult("device", FAILED, f"gpus={asked} (runs on {_listed(kinds)})", "gpus=0")
@@ -157,22 +179,21 @@ def _device(case: Case) -> RuleResult:
         return RuleResult("device", PASSED, f"{case.host.cpus} processors here")
     if "cuda" not in kinds:
         return RuleResult("device", UNKNOWN, f"runs on {_listed(kinds)}, which is not looked for")
-    if here < case.spec.num_shards:
-        fact = f"needs {_gpus(case.spec.num_shards)} (this machine has {_gpus(here)})"
+    shards = case.spec.num_shards
+    if asked == 0 and here:
+        return RuleResult("device", FAILED, "gpus=0 (runs on a GPU only)", f"gpus={min(shards, here)}")
+    if here < shards:
+        fact = f"needs {_gpus(shards)} (this machine has {_gpus(here)})"
         return RuleResult("device", FAILED, fact, f"num_shards={here}" if here else None)
-    if asked == 0:
-        mend = f"gpus={case.spec.num_shards}"
-        return RuleResult("device", FAILED, "gpus=0 (runs on a GPU only)", mend)
     return RuleResult("device", PASSED, f"{_gpus(here)} here")
 
 
 def _memory(case: Case) -> RuleResult:
-    weights = _weight_bytes(case)
     if case.info.environment is None:
-        return RuleResult("memory", PASSED, "it takes none of this machine's")
-    if weights is None:
+        return NO_MEMORY
+    if case.weight_bytes is None:
         return RuleResult("memory", UNKNOWN, "the size of the weights isn't known yet")
-    need = int(weights * case.info.memory_factor)
+    need = int(case.weight_bytes * case.info.memory_factor)
     if case.spec.gpus or "cpu" not in case.info.accelerators:
         room = case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards)
         where = "its GPUs have"
@@ -188,8 +209,10 @@ def _memory(case: Case) -> RuleResult:
 
 def _capabilities(case: Case) -> RuleResult:
     needs, has = case.needs, case.info.capabilities
+    if needs == NO_NEEDS:
+        return NO_CAPABILITIES
     if needs.within(has):
-        return RuleResult("capabilities", PASSED, "all that is asked for")
+        return RuleResult("capabilities", PASSED, "all that are asked for")
     missing = [
         each.name
         for each in fields(needs)
@@ -218,18 +241,6 @@ RULES: Mapping[str, Callable[[Case], RuleResult]] = MappingProxyType(
     }
 )
 """Every rule by its name, in the order in which they are told."""
-
-
-def _weight_bytes(case: Case) -> int | None:
-    """How much the weights take as they are served; None where that can't be told yet."""
-    asked, checkpoint = case.spec.quantize, case.checkpoint
-    if asked in (None, checkpoint.quantization):
-        return checkpoint.size
-    number = re.search(r"\d+", asked or "")  # "q8_0", "int4", "f16": bits, and one more for scales
-    bits = int(number[0]) if number else 0
-    if checkpoint.parameters is None or not 1 <= bits <= 32:
-        return None
-    return checkpoint.parameters * (bits + (bits < 16)) // 8
 
 
 def _size(count: int) -> str:
