@@ -121,6 +121,6 @@ def register_observers() -> Sequence[ObserverInfo]:  # type: ignore[empty-body]
 def register_commands(cli: click.Group) -> None:
     """Sub-commands of ``llmengine``.
 
-    Called when the command line starts, with the group to add to. Adds commands under the plugin's own
-    name; one that exists is an error of the plugin.
+    Called where the command line must know them: for its help, and for a command that is not the core's.
+    Adds one command, or a group, under the plugin's own name; one that exists is an error of the plugin.
     """

@@ -24,7 +24,14 @@ from llmengine_core.types.launch import Deployment, Endpoint, LaunchSpec
 from llmengine_core.types.models import ModelCard, WeightsSource
 
 CONTRACT = 1
-CAPABILITIES = Capabilities(presence_penalty=True, frequency_penalty=True, top_k=True, top_p=True)
+CAPABILITIES = Capabilities(
+    presence_penalty=True,
+    frequency_penalty=True,
+    top_k=True,
+    top_p=True,
+    structured=frozenset({"json", "regex", "choice", "grammar"}),
+    structured_dialect="llguidance",
+)
 
 
 class ObedientSession(Session):
@@ -42,6 +49,9 @@ class ObedientSession(Session):
                 while True:
                     yield GenerationChunk("on and " if request.prompt.text == "go on" else "on and " * 585)
                     await asyncio.sleep(0.001)
+            case "obey":
+                assert request.structured is not None
+                yield GenerationChunk('"Rome"' if request.structured.kind == "json" else "Rome")
             case "tell":
                 yield GenerationChunk(json.dumps(asdict(request.sampling)))
         yield GenerationChunk("", (), "stop", Usage(1, 1))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,30 @@ def test_c02_what_is_out_of_range_ends_in_2_and_is_named(run: Run, options: list
     assert (done.exit_code, done.stdout) == (2, "")
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("obedient")
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--guided-json", '{"enum": ["Rome"]}'], '"Rome"'),
+        (["--guided-json", "@schema.json"], '"Rome"'),
+        (["--guided-regex", "R[a-z]+"], "Rome"),
+        (["--guided-choice", "Paris", "--guided-choice", "Rome"], "Rome"),
+        (["--guided-grammar", 'start: "Rome"'], "Rome"),
+        (["--guided-grammar", "@city.lark"], "Rome"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_c03_every_guided_option_reaches_the_engine(run: Run, options: list[str], text: str) -> None:
+    """An answer that doesn't obey would be an error, and so would a constraint of another kind."""
+    import_module("llmengine_llguidance.decoder")  # here, where the tests' watch over the loop allows it
+    Path("schema.json").write_text('{"enum": ["Rome"]}')
+    Path("city.lark").write_text('start: "Rome"')
+    done = run("complete", "--model", "obedient", *options, "obey")
+    assert (done.stdout, done.stderr, done.exit_code) == (text, "", 0)
+    other = run("complete", "--model", "obedient", "--guided-choice", "Paris", "obey")
+    assert other.exit_code == 1
 
 
 def test_c13_what_the_backend_cant_do_is_refused(run: Run) -> None:

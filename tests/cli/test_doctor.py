@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.cli.program import Installed, Run
 
 from llmengine_core.cli.checks import CHECKS
 from llmengine_core.types.declarations import CONTRACT_VERSION
+from llmengine_core.types.plan import HostFacts
 
 Examine = Callable[[], tuple[int, dict[str, list[dict[str, Any]]]]]
 
@@ -160,6 +162,26 @@ def test_a_machine_without_engines_is_told(examine: Examine, monkeypatch: pytest
     assert code == 1
     assert broken(findings["engines"])["mend"] == "python -m pip install llmengine-llamacpp"
     assert broken(findings["models"])["mend"] == "python -m pip install llmengine-llamacpp"
+
+
+def test_a_machine_that_is_too_small_is_told_why(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMENGINE_PLUGINS", "llamacpp")
+    tiny = HostFacts(cpus=1, memory=50_000_000)
+    monkeypatch.setattr("llmengine_core.inspection.host_facts", lambda: tiny)
+    _, findings = examine()
+    assert "only 47 MiB of memory" in findings["engines"][-1]["message"]
+    found = broken(findings["models"])
+    assert found["message"].startswith("nothing here can serve 'smollm2-135m-instruct': llama_cpp: ")
+    assert found["mend"] == "llmengine explain smollm2-135m-instruct"
+
+
+def test_a_disk_that_is_full_is_advised(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3 << 20))
+    code, findings = examine()
+    assert code == 0
+    (advice,) = findings["home"]
+    assert advice["level"] == "advice"
+    assert "only 3 MiB free" in advice["message"]
 
 
 def test_a_clock_that_is_behind_is_found(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,19 +22,9 @@ def test_the_readmes_command_streams_a_real_completion(program: Program) -> None
     assert done.stdout.startswith(b" Paris")
 
 
-@pytest.mark.parametrize("option", ["--guided-choice", "--guided-regex"])
-def test_c03_guided_options_reach_the_engine(program: Program, option: str) -> None:
-    done = program("complete", "The capital of France is", option, " Rome", "--json")
+def test_c03_a_constraint_holds_on_a_real_engine(program: Program) -> None:
+    done = program("complete", "The capital of France is", "--guided-choice", " Rome", "--json")
     assert json.loads(done.stdout)["output"]["text"] == " Rome"
-
-
-def test_c03_a_schema_and_a_grammar_can_come_from_files(program: Program) -> None:
-    (program.folder / "schema.json").write_text('{"enum": ["Rome"]}')
-    done = program("complete", "A city, as JSON: ", "--guided-json", "@schema.json")
-    assert (done.stdout, done.stderr) == (b'"Rome"', b"")
-    (program.folder / "city.lark").write_text('start: " Rome"')
-    done = program("complete", "The capital of France is", "--guided-grammar", "@city.lark")
-    assert (done.stdout, done.stderr) == (b" Rome", b"")
 
 
 def test_a_terminal_sees_the_model_load_and_then_only_text(program: Program) -> None:
@@ -58,7 +48,7 @@ def test_c10_ctrl_c_leaves_no_process_and_no_socket(program: Program) -> None:
         began = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 130
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 2
         assert not family & {pid for pid, _ in processes()}
 
 

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from llmengine_core import errors
-from llmengine_core.cli.exits import EXIT_CODES, ReaderGone, exit_code, report
+from llmengine_core.cli.exits import EXIT_CODES, exit_code, report
 from llmengine_core.types.plan import CheckpointFacts, Plan
 
 PLAN = Plan(model="m", framework="auto", checkpoint=CheckpointFacts(url=""), candidates=(), chosen=None)
@@ -48,7 +48,7 @@ def test_every_error_ends_in_a_documented_code_and_one_line(
         (errors.RequestTimeoutError("x"), 6),
         (KeyboardInterrupt(), 130),
         (click.Abort(), 130),
-        (ReaderGone(), 141),
+        (BrokenPipeError(), 141),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else type(value).__name__,
 )

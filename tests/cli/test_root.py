@@ -156,6 +156,16 @@ def test_what_one_command_needs_costs_others_nothing(program: Program, arguments
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["doctor"]], ids=" ".join)
+def test_a_reader_that_went_before_ends_it_quietly(program: Program, arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with program.running(*arguments, stdout=write) as process:
+        os.close(write)
+        _, complaints = process.communicate(timeout=30)
+    assert (process.returncode, complaints) == (141, b"")
+
+
 def test_output_that_cant_be_written_ends_in_1(program: Program) -> None:
     with open("/dev/full", "wb") as full, program.running("version", stdout=full.fileno()) as process:
         _, complaints = process.communicate(timeout=30)

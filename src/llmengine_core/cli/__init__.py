@@ -16,6 +16,6 @@ def main() -> None:
     try:
         from llmengine_core.cli.root import cli
 
-        cli.main(prog_name="llmengine")
+        cli.main()
     except KeyboardInterrupt:  # while modules are imported, or as the program ends
         sys.exit(130)

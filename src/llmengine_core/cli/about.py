@@ -39,8 +39,10 @@ def completion(context: click.Context, shell: str) -> None:
     """Print the script that completes llmengine's commands in a shell."""
     from click.shell_completion import get_completion_class
 
+    from llmengine_core.cli.root import ASKED_BY_SHELL, PROGRAM
+
     kind = get_completion_class(shell)
     assert kind is not None
     root = context.find_root().command
-    source = kind(root, {}, "llmengine", "_LLMENGINE_COMPLETE").source()
+    source = kind(root, {}, PROGRAM, ASKED_BY_SHELL).source()
     context.ensure_object(Console).line(source)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from llmengine_core.cli.exits import ReaderGone
 from llmengine_core.cli.output import as_json
 
 if TYPE_CHECKING:
@@ -48,11 +47,8 @@ class Console:
     def line(self, text: str) -> None:
         """Print a line of a result."""
         self.clear()
-        try:
-            sys.stdout.buffer.write(_encoded(f"{text}\n"))
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise ReaderGone from None
+        sys.stdout.buffer.write(_encoded(f"{text}\n"))
+        sys.stdout.buffer.flush()
 
     async def write(self, piece: str | bytes) -> None:
         """Print a piece of a result as it is, at once.
@@ -68,12 +64,9 @@ class Console:
         except OSError:  # it was replaced by something in memory
             sys.stdout.buffer.write(rest)
             return
-        try:
-            while rest:
-                await writable(output)
-                rest = rest[os.write(output, rest[: select.PIPE_BUF]) :]
-        except BrokenPipeError:
-            raise ReaderGone from None
+        while rest:
+            await writable(output)
+            rest = rest[os.write(output, rest[: select.PIPE_BUF]) :]
 
     def note(self, text: str) -> None:
         """Tell a person something that is no result."""

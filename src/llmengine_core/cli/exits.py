@@ -18,11 +18,7 @@ from llmengine_core.errors import (
     ResolutionError,
 )
 
-__all__ = ["EXIT_CODES", "NOTHING_FITS", "ExitCode", "ReaderGone", "exit_code", "report"]
-
-
-class ReaderGone(Exception):
-    """Whoever read the standard output has gone: ``| head -1``."""
+__all__ = ["EXIT_CODES", "NOTHING_FITS", "ExitCode", "exit_code", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ EXIT_CODES = (
     ExitCode(5, "over a limit, or the queue is full; try again later", (RateLimitExceededError,)),
     ExitCode(6, "the timeout ran out", (RequestTimeoutError,)),
     ExitCode(130, "interrupted (Ctrl-C)", (KeyboardInterrupt, click.Abort)),
-    ExitCode(141, "nobody reads the output any more", (ReaderGone,)),
+    ExitCode(141, "nobody reads the output any more", (BrokenPipeError,)),
 )
 _BY_CLASS = {kind: each.code for each in EXIT_CODES for kind in each.errors}
 
@@ -57,16 +53,19 @@ def exit_code(error: BaseException) -> int:
 
 def report(error: BaseException, *, debug: bool) -> None:
     """Say on standard error what went wrong; with ``debug``, also where."""
-    if isinstance(error, ReaderGone):
+    if isinstance(error, BrokenPipeError):
         # What is still buffered has nowhere to go; the interpreter must not fail on it as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, (KeyboardInterrupt, click.Abort)):
+        if sys.stderr.isatty():  # behind its "^C"
+            click.echo(err=True)
     elif debug:
         traceback.print_exception(error)
     elif isinstance(error, click.ClickException):
         error.show()
     elif isinstance(error, LLMEngineError):
         click.echo(f"Error: {error.message}", err=True)
-    elif not isinstance(error, (KeyboardInterrupt, click.Abort)):
+    else:
         click.echo(f"Error: {type(error).__name__}: {error}\n{UNEXPECTED}", err=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -30,6 +31,9 @@ COMMANDS = {
     "version": "llmengine_core.cli.about:version",
 }
 """The core's own commands; each is imported when it is asked for."""
+PROGRAM = "llmengine"
+ASKED_BY_SHELL = "_LLMENGINE_COMPLETE"
+"""Set by a shell that wants to know how a command goes on."""
 
 
 class CommandLine(click.Group):
@@ -42,17 +46,23 @@ class CommandLine(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run a command, say what went wrong, and exit with the code for it."""
+        if ASKED_BY_SHELL in os.environ:
+            super().main(args, *rest, **extra | {"complete_var": ASKED_BY_SHELL})
+        program = extra.pop("prog_name", PROGRAM)
         console = Console()
+        code = 0
         try:
-            code = super().main(args, *rest, **extra | {"standalone_mode": False, "obj": console})
+            arguments = sys.argv[1:] if args is None else list(args)
+            with self.make_context(program, arguments, obj=console, **extra) as context:
+                self.invoke(context)
             sys.stdout.flush()
+        except click.exceptions.Exit as end:
+            code = end.exit_code
         except BaseException as error:
-            if isinstance(error, SystemExit):  # a shell asked for completions, and got them
-                raise
             console.clear()
             report(error, debug=console.debug)
-            sys.exit(exit_code(error))
-        sys.exit(code if isinstance(code, int) else 0)
+            code = exit_code(error)
+        sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command's name."""

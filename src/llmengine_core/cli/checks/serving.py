@@ -11,6 +11,7 @@ from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.settings import Settings
 from llmengine_core.types.models import ModelSpec
+from llmengine_core.types.plan import Verdict
 
 __all__ = ["engines", "guided", "models", "plugins"]
 
@@ -63,16 +64,18 @@ def models(settings: Settings, registry: Registry) -> Iterator[Finding]:
     for name, card in registry.models.items():
         spec = ModelSpec(name=name, model=name, inference_framework="auto")
         facts = asyncio.run(inspect(spec, card, registry))
-        if resolve(spec, registry.declarations, facts).chosen is not None:
+        plan = resolve(spec, registry.declarations, facts)
+        if plan.chosen is not None:
             served.append(name)
-        elif facts.checkpoint.problem is not None:
-            problems.append(
-                Finding("broken", facts.checkpoint.problem.message, facts.checkpoint.problem.mend)
-            )
+        elif problem := plan.checkpoint.problem:
+            problems.append(Finding("broken", problem.message, problem.mend))
         else:
-            problems.append(
-                Finding("broken", f"nothing here can serve {name!r}", f"llmengine explain {name}")
+            rules = [(each.name, rule) for each in plan.candidates for rule in each.rules]
+            reasons = "; ".join(
+                f"{engine}: {rule.fact}" for engine, rule in rules if rule.verdict is Verdict.FAILED
             )
+            message = f"nothing here can serve {name!r}: {reasons or 'no engine is installed'}"
+            problems.append(Finding("broken", message, f"llmengine explain {name}"))
     if served:
         yield Finding("ok", ", ".join(served))
     else:
