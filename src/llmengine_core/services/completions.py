@@ -18,6 +18,7 @@ from llmengine_core.interfaces.guided import GuidedDecoder
 from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
 from llmengine_core.registry import Registry
 from llmengine_core.services.serving import Served, Serving
+from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import (
     FinishReason,
     GenerationChunk,
@@ -162,8 +163,9 @@ class Completions:
                 self._gate(arguments, served)
                 decoder = None
                 if structured is not None:
-                    decoder = self._decoder(structured, served)
-                    structured = await asyncio.to_thread(_checked, decoder, structured, served)
+                    decoder, structured = await asyncio.to_thread(
+                        self._checked, structured, served.capabilities
+                    )
                 facts = served.pool.known_facts
                 if facts is None:
                     facts = await served.pool.ready(deadline)
@@ -208,16 +210,20 @@ class Completions:
             others=lambda: ((b.name, b.capabilities) for b in self._registry.backends.values()),
         )
 
-    def _decoder(self, structured: StructuredOutput, served: Served) -> GuidedDecoder:
-        dialect = served.capabilities.structured_dialect
+    def _checked(
+        self, structured: StructuredOutput, capabilities: Capabilities
+    ) -> tuple[GuidedDecoder, StructuredOutput]:
+        """The checker, and the constraint in the engine's words. Imports and compiles: runs in a thread."""
+        dialect = capabilities.structured_dialect
         info = self._registry.guided_decoder(structured.kind, dialect)
-        if info is None:
+        if info is None or dialect is None:
             raise UnsupportedFeatureError(
                 f"guided_{structured.kind} needs a checker of constraints that speaks {dialect!r}, and none is "
                 "installed; python -m pip install llmengine-llguidance"
             )
         decoder: GuidedDecoder = self._registry.load_once(info)
-        return decoder
+        decoder.check(structured)
+        return decoder, replace(structured, translation=decoder.translate(structured, dialect))
 
     # -- observers -------------------------------------------------------------------------------------------
 
@@ -252,14 +258,6 @@ class Completions:
                 news(observer)
             except Exception:
                 log.exception("the observer %s raised", type(observer).__name__)
-
-
-def _checked(decoder: GuidedDecoder, structured: StructuredOutput, served: Served) -> StructuredOutput:
-    decoder.check(structured)
-    dialect = served.capabilities.structured_dialect
-    if dialect is None:
-        return structured
-    return replace(structured, translation=decoder.translate(structured, dialect))
 
 
 def _verifier(
