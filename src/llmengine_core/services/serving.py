@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,7 @@ class Serving:
                         raise
                     continue  # It was changed meanwhile, so that this failure says nothing of it any more.
                 ready = replace(record, spec=spec, plan=plan, status=ModelStatus.READY, pending=None)
-                done = await self._catalog.change(
-                    name, lambda now, was=record, ready=ready: ready if now == was else None
-                )
+                done = await self._catalog.change(name, _unless_changed(record, ready))
                 if done is not None:
                     await self._enter(done)
 
@@ -223,6 +221,11 @@ class Serving:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _unless_changed(was: ModelRecord, ready: ModelRecord) -> Callable[[ModelRecord], ModelRecord | None]:
+    """A change to ``ready`` of a model that is still what it ``was``."""
+    return lambda now: ready if now == was else None
 
 
 def _intended(record: ModelRecord) -> tuple[ModelSpec, Plan]:
