@@ -149,7 +149,7 @@ async def answer(pool: Pool, request: GenerationRequest = REQUEST) -> str:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.001)
 
 

@@ -77,8 +77,9 @@ async def until(future: asyncio.Future[T], deadline: float | None, message: str)
     """Await ``future``, and raise ``RequestTimeoutError`` with ``message`` at ``deadline``."""
     if deadline is None:
         return await future
+    limit = asyncio.timeout(max(0.0, deadline - time.monotonic()))
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
+        async with limit:
             return await future
     except TimeoutError:
         if limit.expired():
