@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -63,3 +64,10 @@ class APIEngine:
                 "in this process, unset LLM_ENGINE_BASE_PATH or call set_base_path(None)"
             )
         return home.current()
+
+    @classmethod
+    async def _aengine(cls) -> Engine:
+        """The same; the running loop isn't held up while the home engine opens."""
+        if home.chosen() is None and not home.is_open():
+            return await asyncio.to_thread(cls._engine)
+        return cls._engine()

@@ -290,7 +290,7 @@ class Completion(APIEngine):
             **client_only,
         )
         streamed = boolean("stream", stream)
-        engine, caller = cls._engine(), get_api_key()
+        engine, caller = await cls._aengine(), get_api_key()
         if streamed:
             return await AsyncCompletionStream.open(engine, arguments, caller=caller)
         done = await acall(engine, partial(engine.completions.create, arguments, caller=caller))

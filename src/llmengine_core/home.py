@@ -19,7 +19,7 @@ from llmengine_core.errors import ServerError
 from llmengine_core.threads import DaemonThreads
 from llmengine_core.types.progress import OnProgress
 
-__all__ = ["chosen", "current", "on_progress", "set_default_engine", "shutdown", "use"]
+__all__ = ["chosen", "current", "is_open", "on_progress", "set_default_engine", "shutdown", "use"]
 
 CLOSE_SECONDS = 15.0
 """How long ``shutdown`` waits for streams and replicas to end."""
@@ -87,6 +87,11 @@ class _Home:
 def chosen() -> Engine | None:
     """The engine in use here, or the process's default; None where nobody chose one."""
     return _in_use.get() or _default
+
+
+def is_open() -> bool:
+    """Whether there is a home engine already."""
+    return _home is not None
 
 
 def current() -> Engine:
