@@ -18,7 +18,12 @@ class StoredTensor:
 
 
 def gguf_file(
-    architecture: str, tensors: Mapping[str, StoredTensor], *, alignment: int | None = None, **numbers: int
+    architecture: str,
+    tensors: Mapping[str, StoredTensor],
+    *,
+    alignment: int | None = None,
+    parts: int | None = None,
+    **numbers: int,
 ) -> bytes:
     """A file with these tensors; ``numbers`` are metadata under the architecture."""
     entries = [_text("general.architecture") + struct.pack("<I", 8) + _text(architecture)]
@@ -27,6 +32,8 @@ def gguf_file(
         metadata["general.alignment"] = alignment
     for name, number in metadata.items():
         entries.append(_text(name) + struct.pack("<II", 4, number))
+    if parts is not None:
+        entries.append(_text("split.count") + struct.pack("<IH", 2, parts))
     described, data = b"", b""
     for name, tensor in tensors.items():
         data += b"\0" * (-len(data) % (alignment or ALIGNMENT))

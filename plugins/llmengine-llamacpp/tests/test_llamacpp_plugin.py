@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import hashlib
 import json
 import subprocess
@@ -16,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmengine_core.errors import BadRequestError
-from llmengine_core.gguf import read_header
+from llmengine_core.gguf import GGUFHeader, read_header
 from llmengine_core.types.launch import Deployment
-from llmengine_llamacpp import plugin
+from llmengine_llamacpp import host, plugin
 from llmengine_llamacpp.backend import LlamaCppBackend
 from llmengine_llamacpp.card import SMOLLM2
-from llmengine_llamacpp.host import problems
 from llmengine_llamacpp.worker.serve import LARGEST_BATCH, LEAST_BATCH, affordable_context, batch_tokens
 
 
@@ -54,9 +52,9 @@ def test_the_card_tells_the_truth_about_the_weights(weights: Path) -> None:
 
 
 def test_a_missing_openmp_is_found_without_loading_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert problems() == ()
-    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
-    (problem,) = problems()
+    assert host.problems() == ()
+    monkeypatch.setattr(host, "OPENMP", "libgomp-of-another-machine.so.1")
+    (problem,) = host.problems()
     assert "libgomp" in problem.message
     assert "apt-get install libgomp1" in str(problem.mend)
 
@@ -102,19 +100,17 @@ def test_batches_for_the_model_that_ships() -> None:
 
 @given(st.integers(1, 64), st.integers(1 << 28, 1 << 42))
 def test_the_cache_takes_at_most_half_of_the_memory(slots: int, memory: int) -> None:
-    class Metadata:
-        """Of the model that ships."""
-
-        def text(self, key: str) -> str:
-            return "llama"
-
-        def number(self, key: str) -> int | None:
-            numbers = {"head_count": 9, "head_count_kv": 3}
-            return numbers.get(key.removeprefix("llama.attention.")) or {
-                "llama.embedding_length": 576,
-                "llama.block_count": 30,
-            }.get(key)
-
-    context = affordable_context(Metadata(), slots, memory)  # type: ignore[arg-type]
+    attention = {"head_count": 9, "head_count_kv": 3}
+    numbers = {"embedding_length": 576, "block_count": 30, "context_length": 8192}
+    numbers |= {f"attention.{name}": number for name, number in attention.items()}
+    metadata: dict[str, str | int] = {f"llama.{name}": number for name, number in numbers.items()}
+    header = GGUFHeader(3, {"general.architecture": "llama", **metadata}, SMOLLM2.parameters, "q4_1")
+    context = affordable_context(header, slots, memory)
     bytes_per_token = 30 * 2 * 3 * 64 * 2  # layers, keys and values, heads, width, half precision
-    assert context * slots * bytes_per_token <= memory // 2 < (context + 256) * slots * bytes_per_token
+    assert context * slots * bytes_per_token <= memory // 2
+    assert context == 8192 or (context + 1) * slots * bytes_per_token > memory // 2
+
+
+def test_where_the_file_does_not_say_what_a_token_takes_it_is_as_trained() -> None:
+    header = GGUFHeader(3, {"general.architecture": "x", "x.context_length": 4096}, 0, "f16")
+    assert affordable_context(header, 4, 1 << 20) == 4096

@@ -129,6 +129,11 @@ async def test_a_truncated_checkpoint_is_the_callers_mistake(tmp_path: Path) -> 
         await requantized(tmp_path, gguf_file("llama", tensors)[:-64], "f16")
 
 
+async def test_one_part_of_several_is_not_worked_on(tmp_path: Path) -> None:
+    with pytest.raises(BadRequestError, match="one part of several"):
+        await requantized(tmp_path, gguf_file("llama", {}, parts=3), "f16")
+
+
 async def test_a_target_that_cannot_be_written_is_not(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(ServerError, match="No such file or directory"):
         await Requantize().run(weights, tmp_path / "no" / "x.gguf", method="q8_0", on_progress=ignore)

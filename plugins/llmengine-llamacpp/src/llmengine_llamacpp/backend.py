@@ -44,7 +44,7 @@ class LlamaCppBackend(Backend):
 
     async def connect(self, endpoint: Endpoint, deployment: Deployment) -> Session:
         """Asks the child for nothing that it hasn't reported, save how it counts an empty prompt."""
-        client = Client(HttpClient(endpoint.address, endpoint.key))
+        client = Client(HttpClient(endpoint.address, endpoint.key, max_idle=deployment.per_worker + 1))
         try:
             return await LlamaCppSession.open(
                 client, endpoint.facts, weights_digest=deployment.weights_digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import importlib.util
 import sys
 
@@ -10,16 +10,20 @@ from llmengine_core.types.plan import Problem
 
 __all__ = ["problems"]
 
+OPENMP = "libgomp.so.1"
+
 
 def problems() -> tuple[Problem, ...]:
-    """The engine's library needs GNU OpenMP on Linux, which its package doesn't bring."""
+    """On Linux the engine's library needs GNU OpenMP, which its package doesn't bring."""
     if sys.platform != "linux" or importlib.util.find_spec("xllamacpp") is None:
         return ()
-    if ctypes.util.find_library("gomp") is not None:
-        return ()
-    return (
-        Problem(
-            "libgomp.so.1 (GNU OpenMP) is missing; llama.cpp's library can't be loaded without it",
-            "apt-get install libgomp1   (Fedora: dnf install libgomp; Alpine: apk add libgomp)",
-        ),
-    )
+    try:
+        ctypes.CDLL(OPENMP)
+    except OSError as error:
+        return (
+            Problem(
+                f"llama.cpp needs GNU OpenMP, which can't be loaded: {error}",
+                "apt-get install libgomp1   (Fedora: dnf install libgomp)",
+            ),
+        )
+    return ()

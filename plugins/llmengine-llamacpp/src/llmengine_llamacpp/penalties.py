@@ -39,10 +39,12 @@ async def step_by_step(
     client: Client, body: Frame, sampling: SamplingParams, prompt: Sequence[int]
 ) -> AsyncGenerator[Frame, None]:
     """The events of one request, as ``Client.stream`` gives them, by a request for each token."""
-    async with aclosing(client.stream({**body, "prompt": prompt, "n_predict": 0})) as frames:
-        async for frame in frames:
-            if is_progress(frame):
-                yield frame
+    if len(prompt) > 1:
+        # All but the last token is read ahead, in a way that can be cancelled; nothing is generated from it.
+        async with aclosing(client.stream({**body, "prompt": prompt[:-1], "n_predict": 0})) as frames:
+            async for frame in frames:
+                if is_progress(frame):
+                    yield {**frame, "tokens_evaluated": len(prompt)}
     seeds = None if sampling.seed is None else random.Random(sampling.seed)
     body = {**body, "cache_prompt": True, "n_predict": 1, "n_probs": 1}
     body["response_fields"] = ["content", "tokens", "stop_type", "completion_probabilities"]

@@ -6,15 +6,15 @@ import ctypes
 import importlib.util
 import math
 from collections.abc import Iterator
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint16, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 __all__ = ["Checkpoint", "Tensor", "declare", "library"]
 
-UINT32, STRING = 4, 8
-"""Types of metadata values, as GGUF numbers them."""
+NUMBERS = {2: "gguf_get_val_u16", 4: "gguf_get_val_u32"}
+"""How whole numbers are read, by the type that they have in the metadata."""
 
 
 class InitParams(ctypes.Structure):
@@ -47,7 +47,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "gguf_get_tensor_offset": (c_size_t, [c_void_p, c_int64]),
     "gguf_get_tensor_size": (c_size_t, [c_void_p, c_int64]),
     "gguf_get_tensor_type": (c_int, [c_void_p, c_int64]),
-    "gguf_get_val_str": (c_char_p, [c_void_p, c_int64]),
+    "gguf_get_val_u16": (c_uint16, [c_void_p, c_int64]),
     "gguf_get_val_u32": (c_uint32, [c_void_p, c_int64]),
     "gguf_init_empty": (c_void_p, []),
     "gguf_init_from_file": (c_void_p, [c_char_p, InitParams]),
@@ -117,17 +117,10 @@ class Checkpoint:
             raise ValueError(f"{path} can't be read as a GGUF file")
 
     def number(self, key: str) -> int | None:
-        """A whole number of the metadata; None where there is none."""
-        index = self._find(key, UINT32)
-        return None if index is None else int(self.lib.gguf_get_val_u32(self.pointer, index))
-
-    def text(self, key: str) -> str | None:
-        """A text of the metadata; None where there is none."""
-        index = self._find(key, STRING)
-        if index is None:
-            return None
-        value: bytes = self.lib.gguf_get_val_str(self.pointer, index)
-        return value.decode(errors="replace")
+        """A whole number of the metadata, of 16 or 32 bits; None where there is none."""
+        index = self.lib.gguf_find_key(self.pointer, key.encode())
+        read = NUMBERS.get(self.lib.gguf_get_kv_type(self.pointer, index)) if index >= 0 else None
+        return None if read is None else int(getattr(self.lib, read)(self.pointer, index))
 
     def tensors(self) -> Iterator[Tensor]:
         """In the order of the file."""
@@ -146,10 +139,6 @@ class Checkpoint:
                 lib.gguf_get_tensor_size(file, index),
             )
             each = lib.ggml_get_next_tensor(self._tensors, each)
-
-    def _find(self, key: str, kind: int) -> int | None:
-        index: int = self.lib.gguf_find_key(self.pointer, key.encode())
-        return index if index >= 0 and self.lib.gguf_get_kv_type(self.pointer, index) == kind else None
 
     def __enter__(self) -> Self:
         return self

@@ -12,11 +12,9 @@ import os
 import sys
 from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_float, c_int64
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-if TYPE_CHECKING:
-    from llmengine_llamacpp.worker.ggml import Checkpoint, Tensor
+from llmengine_llamacpp.worker.ggml import Checkpoint, Tensor, declare
 
 # By method: the type of its tensors, and of its files, as GGUF numbers them; the bits that a weight takes.
 METHODS = {
@@ -132,8 +130,6 @@ class Requantization:
         return convert
 
     def _dequantizer(self, number: int) -> Callable[[bytes, ctypes.Array[c_float], int], object]:
-        from llmengine_llamacpp.worker.ggml import declare
-
         name = self._type_name(number)
         if name == "f32":
             return lambda stored, weights, count: ctypes.memmove(weights, stored, 4 * count)
@@ -154,9 +150,6 @@ def report(**facts: Any) -> None:
 def main() -> None:
     """Do what the line on standard input says."""
     document = json.loads(sys.stdin.readline())
-    sys.path.append(str(Path(__file__).parents[2]))
-    from llmengine_llamacpp.worker.ggml import Checkpoint
-
     try:
         with Checkpoint(document["source"]) as checkpoint:
             if (checkpoint.number("split.count") or 1) > 1:
