@@ -1,1 +1,25 @@
 """What this plugin registers with llmengine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmengine_core.hookspecs import hookimpl
+from llmengine_core.types.declarations import GuidedDecoderInfo
+
+__all__ = ["CONTRACT", "register_guided_decoders"]
+
+CONTRACT = 1
+
+
+@hookimpl
+def register_guided_decoders() -> Sequence[GuidedDecoderInfo]:
+    """The checker of every kind of constraint; what it translates into, llama.cpp reads."""
+    return [
+        GuidedDecoderInfo(
+            name="llguidance",
+            factory="llmengine_llguidance.decoder:LLGuidanceDecoder",
+            kinds=frozenset({"json", "regex", "choice", "grammar"}),
+            dialects=frozenset({"llguidance"}),
+        )
+    ]
