@@ -1,0 +1,97 @@
+"""Requests that can't be answered: the caller hears why, at once, and the next one is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from tests.e2e.facade import LONG, MODEL, answer, endless, engine_answers_on_every_slot, rest
+from tests.e2e.procfs import engines_of, until, working
+
+from llmengine import Completion, errors
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("own_home")]
+
+CONTEXT = 8192
+"""What the model was trained for."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unknown_model_is_not_found_and_close_ones_are_named(stream: bool) -> None:
+    with pytest.raises(errors.NotFoundError, match=re.escape(f"no model 'smollm2'; did you mean '{MODEL}'")):
+        Completion.create("smollm2", "hello", stream=stream)
+    with pytest.raises(errors.NotFoundError, match=r"no model 'zzz'.*llmengine models list"):
+        asyncio.run(Completion.acreate("zzz", "hello", stream=stream))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_c04_a_prompt_that_is_too_long_is_refused_with_three_numbers(stream: bool) -> None:
+    prompt = "one two three four " * 2048
+    with pytest.raises(errors.BadRequestError) as caught:
+        Completion.create(MODEL, prompt, 7, stream=stream)
+    numbers = list(map(int, re.findall(r"\d+", str(caught.value))))
+    prompt_tokens, most, _, context = numbers
+    assert (most, context) == (7, CONTEXT)
+    assert CONTEXT < prompt_tokens < len(prompt)
+
+
+def test_c04_the_limit_is_exact() -> None:
+    prompt = "The capital of France is"
+    tokens = Completion.create(MODEL, prompt, 1, 0.0).output.num_prompt_tokens
+    assert tokens is not None
+    with pytest.raises(errors.BadRequestError, match=str(CONTEXT)):
+        Completion.create(MODEL, prompt, CONTEXT - tokens + 1, stream=True)
+    with Completion.create(MODEL, prompt, CONTEXT - tokens, stream=True) as stream:
+        assert next(stream).error is None
+
+
+def test_c11_a_timeout_before_the_first_chunk_is_raised(own_home: Path) -> None:
+    answer()
+    (engine,) = engines_of(own_home)
+    with pytest.raises(errors.RequestTimeoutError, match=r"timeout=0\.05 s") as caught:
+        Completion.create(MODEL, LONG, 4000, timeout=0.05)
+    assert caught.value.status_code == 504
+    with pytest.raises(errors.RequestTimeoutError):
+        next(endless("The capital of Germany is Berlin. " * 40, timeout=0.05))
+    until(lambda: not working(engine), 2, "it has stopped generating")
+    engine_answers_on_every_slot()
+
+
+def test_c11_a_timeout_after_the_first_chunk_ends_the_stream_with_an_error(own_home: Path) -> None:
+    answer()
+    (engine,) = engines_of(own_home)
+    stream = endless(timeout=3)
+    first = next(stream)
+    last = rest(stream)
+    assert last.output is None
+    assert last.error is not None
+    assert last.error.status_code == 504
+    assert "timeout=3 s" in last.error.content.error
+    assert last.request_id == first.request_id
+    assert list(stream) == []
+    until(lambda: not working(engine), 2, "it has stopped generating")
+    engine_answers_on_every_slot()
+
+
+def test_c11_the_timeout_counts_the_wait_for_a_slot() -> None:
+    streams = [endless() for _ in range(4)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(errors.RequestTimeoutError):
+        answer(timeout=0.05)
+    for stream in streams:
+        stream.close()
+    assert answer(timeout=30) == " Paris.\n"
+
+
+async def test_c11_also_for_tasks() -> None:
+    await asyncio.to_thread(answer)
+    with pytest.raises(errors.RequestTimeoutError):
+        await Completion.acreate(MODEL, LONG, 4000, timeout=0.05)
+    stream = await Completion.acreate(MODEL, LONG, 4000, stream=True, timeout=3)
+    *_, last = [response async for response in stream]
+    assert last.error is not None
+    assert last.error.status_code == 504
+    await asyncio.to_thread(engine_answers_on_every_slot)
