@@ -159,6 +159,7 @@ def test_a_split_gguf_model_is_noticed() -> None:
         (struct.pack("<Q", 90_000_000) + b'{"a"' + bytes(100), "at most 8,388,608 are read"),
         (struct.pack("<Q", 20) + b'{"a": {"shape": 1}} ', "without a shape"),
         (struct.pack("<Q", 12) + b'{"a": [[[]]}', "not valid JSON"),
+        (safetensors({"a": (1,) * 17}), "without a shape"),
         (gguf({"general.name": "x"}), "no general.architecture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -245,13 +245,15 @@ def test_a_fault_names_what_would_have_been_registered() -> None:
 
 def test_a_store_is_looked_for_in_what_is_left_out_until_it_is_found() -> None:
     def of(name: str) -> types.ModuleType:
-        info = StorageInfo(name=name, factory="x:Y", schemes=frozenset({name}))
+        info = StorageInfo(name=name, factory="x:Y", schemes=frozenset({name, "a" if name == "c" else name}))
         return module(f"plugin_{name}", register_storages=storages(info))
 
     modules = [of("a"), of("b"), of("c")]
     found = load(*modules, only=["plugin_a"], schemes=["b"])
     assert [plugin.name for plugin in found.loaded] == ["plugin_a", "plugin_b"]
     assert [fault.plugin for fault in found.left_out] == ["plugin_c"]
+    found = load(*modules, only=["plugin_a"], schemes=["a"])
+    assert [plugin.name for plugin in found.loaded] == ["plugin_a"], "nothing more is needed"
     broken = module("plugin_0", CONTRACT=None)
     assert not load(broken, *modules, only=[], schemes=["b"]).faults, (
         "it was found, so the fault doesn't matter"

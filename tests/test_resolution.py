@@ -202,6 +202,33 @@ def test_the_choice_is_the_best_of_those_that_fail_no_rule(case: Drawn) -> None:
     )
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.integers(-3, 3)), unique_by=lambda each: each[0], min_size=1
+    )
+)
+def test_priority_decides_among_those_that_fit_and_then_the_name(ranked: list[tuple[str, int]]) -> None:
+    infos = [
+        BackendInfo(
+            name=name,
+            factory="x:Y",
+            priority=priority,
+            capabilities=Capabilities(),
+            formats=frozenset({"gguf"}),
+        )
+        for name, priority in ranked
+    ]
+    declarations = Declarations(backends=tuple(Declared(info, "p") for info in infos))
+    facts = Facts(
+        checkpoint=CheckpointFacts(url="/x", path="/x", format="gguf"), host=HostFacts(cpus=1, memory=GIB)
+    )
+    plan = resolve(ModelSpec(name="x", model="m", inference_framework="auto"), declarations, facts)
+    assert [each.name for each in plan.candidates] == [
+        name for name, _ in sorted(ranked, key=lambda each: (-each[1], each[0]))
+    ]
+    assert plan.chosen == plan.candidates[0].name
+
+
 @given(cases, st.data())
 def test_a_backend_that_does_not_fit_never_changes_the_choice(case: Drawn, data: st.DataObject) -> None:
     spec, declarations, facts, wanted = case
@@ -270,52 +297,6 @@ def test_a_plan_in_words_names_every_candidate_with_its_reasons(case: Drawn) -> 
 def test_plans_survive_being_stored(case: Drawn) -> None:
     plan = plan_of(case)
     assert from_json(Plan, to_json(plan)) == plan
-
-
-def chains(start: str, infos: list[TransformInfo], length: int) -> list[list[TransformInfo]]:
-    """Every chain of transforms from a format, of at most so many."""
-    if length == 0:
-        return [[]]
-    return [[]] + [
-        [info, *rest]
-        for info in infos
-        if info.source_format == start
-        for rest in chains(info.target_format, infos, length - 1)
-    ]
-
-
-@given(cases)
-def test_the_chain_of_transforms_is_the_shortest_that_does_it(case: Drawn) -> None:
-    """Against every chain there is: conversions, and at the end a quantization where one was asked for."""
-    spec, declarations, facts, _ = case
-    stored, method = facts.checkpoint, spec.quantize
-    assume(stored.format is not None)
-    infos = [each.info for each in declarations.transforms]
-    plan = plan_of(case)
-    for backend in (each.info for each in declarations.backends):
-        candidate = next(each for each in plan.candidates if each.name == backend.name)
-        lengths = []
-        for chain in chains(str(stored.format), infos, 3):
-            ends = chain[-1].target_format if chain else stored.format
-            if ends not in backend.formats or any(info.methods for info in chain[:-1]):
-                continue
-            passed_through = [str(stored.format), *(info.target_format for info in chain if not info.methods)]
-            if len(set(passed_through)) < len(passed_through):
-                continue  # a conversion there and back would only lose precision
-            made = method if chain and method in chain[-1].methods else None
-            if chain and chain[-1].methods and made is None:
-                continue
-            given_as = made or (stored.quantization if not chain else None)
-            native = method in backend.quantizations and given_as in (None, "f16")
-            if method is None or given_as == method or native:
-                lengths.append(len(chain))
-        verdicts = {rule.rule: rule.verdict for rule in candidate.rules}
-        possible = bool(lengths)
-        assert len(candidate.transforms) == (min(lengths) if possible else 0)
-        if not stored.problem:
-            assert possible == (verdicts["quantization"] is Verdict.PASSED) or method is None
-            if method is None:
-                assert possible or verdicts["checkpoint"] is Verdict.FAILED
 
 
 def test_resolving_touches_nothing() -> None:

@@ -1,0 +1,158 @@
+"""Ways through transforms, against every chain that there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmengine_core.routes import FULL_PRECISION, Route, Routes
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.declarations import BackendInfo, TransformInfo
+from llmengine_core.types.plan import CheckpointFacts, TransformStep
+
+FORMATS = ["a", "b", "c", "d", "e"]
+METHODS = ["q4", "q8"]
+formats = st.sampled_from(FORMATS)
+
+
+@st.composite
+def transforms(draw: st.DrawFn) -> list[TransformInfo]:
+    """Up to twelve conversions and quantizers between five formats."""
+    ends = draw(st.lists(st.tuples(formats, formats, st.integers(0, 1)), max_size=12))
+    infos = []
+    for at, (source, target, priority) in enumerate(ends):
+        least = int(source == target)  # one that neither converts nor quantizes is not sound
+        infos.append(
+            TransformInfo(
+                name=f"t{at}",
+                factory="x:Y",
+                priority=priority,
+                source_format=source,
+                target_format=target,
+                methods=draw(st.frozensets(st.sampled_from(METHODS), min_size=least, max_size=1)),
+            )
+        )
+    return infos
+
+
+backends = st.builds(
+    BackendInfo,
+    name=st.just("engine"),
+    factory=st.just("x:Y"),
+    capabilities=st.just(Capabilities()),
+    formats=st.frozensets(formats, min_size=1, max_size=2),
+    quantizations=st.frozensets(st.sampled_from(METHODS), max_size=1),
+)
+checkpoints = st.builds(
+    CheckpointFacts, url=st.just("/x"), format=formats, quantization=st.sampled_from([None, "f16", *METHODS])
+)
+
+
+def chains(start: str, infos: list[TransformInfo], seen: tuple[str, ...]) -> list[list[TransformInfo]]:
+    """Every chain of conversions that comes to no format twice, with or without one quantizer at its end."""
+    found: list[list[TransformInfo]] = [[]]
+    for info in infos:
+        if info.source_format == start:
+            if info.methods:
+                found.append([info])
+            elif info.target_format not in seen:
+                rests = chains(info.target_format, infos, (*seen, info.target_format))
+                found += [[info, *rest] for rest in rests]
+    return found
+
+
+def best(
+    checkpoint: CheckpointFacts, infos: list[TransformInfo], backend: BackendInfo, method: str | None
+) -> int | None:
+    """The length of the shortest chain that ends in what the backend loads, quantized as asked."""
+    lengths = []
+    start = str(checkpoint.format)
+    for chain in chains(start, infos, (start,)):
+        ends = chain[-1].target_format if chain else start
+        made: Any = chain[-1].methods if chain and chain[-1].methods else None
+        stored = None if chain else checkpoint.quantization
+        native = made is None and stored in FULL_PRECISION and method in backend.quantizations
+        as_asked = made is None if method is None else (method in (made or {stored})) or native
+        if ends in backend.formats and as_asked:
+            lengths.append(len(chain))
+    return min(lengths, default=None)
+
+
+def length(route: Route | None) -> int | None:
+    return None if route is None else len(route.steps)
+
+
+@given(checkpoints, transforms(), backends)
+def test_the_shortest_way_is_found_where_there_is_one(
+    checkpoint: CheckpointFacts, infos: list[TransformInfo], backend: BackendInfo
+) -> None:
+    routes = Routes(checkpoint, infos)
+    assert length(routes.plain(backend)) == best(checkpoint, infos, backend, None)
+    for method in METHODS:
+        found = routes.quantized(backend, method)
+        assert length(found) == best(checkpoint, infos, backend, method)
+        assert (method in routes.offered(backend)) == (found is not None)
+
+
+@given(checkpoints, transforms(), backends, st.sampled_from([None, *METHODS]))
+def test_a_way_begins_at_the_checkpoint_and_ends_at_the_backend(
+    checkpoint: CheckpointFacts, infos: list[TransformInfo], backend: BackendInfo, method: str | None
+) -> None:
+    routes, by_name = Routes(checkpoint, infos), {info.name: info for info in infos}
+    route = routes.plain(backend) if method is None else routes.quantized(backend, method)
+    if route is None:
+        return
+    at = checkpoint.format
+    for step in route.steps:
+        info = by_name[step.transform]
+        assert (step.source_format, step.target_format) == (info.source_format, info.target_format)
+        assert step.source_format == at
+        assert step.method in info.methods if info.methods else step.method is None
+        at = step.target_format
+    assert at in backend.formats
+    assert [step.method for step in route.steps[:-1] if step.method] == []
+
+
+@given(checkpoints, transforms(), backends, st.randoms(use_true_random=False))
+def test_the_order_of_transforms_means_nothing(
+    checkpoint: CheckpointFacts, infos: list[TransformInfo], backend: BackendInfo, random: Any
+) -> None:
+    one, other = Routes(checkpoint, infos), Routes(checkpoint, random.sample(infos, len(infos)))
+    assert one.plain(backend) == other.plain(backend)
+    for method in METHODS:
+        assert one.quantized(backend, method) == other.quantized(backend, method)
+
+
+def test_of_equal_ways_the_transform_with_the_higher_priority_is_taken() -> None:
+    def convert(name: str, priority: int) -> TransformInfo:
+        return TransformInfo(
+            name=name, factory="x:Y", priority=priority, source_format="a", target_format="b"
+        )
+
+    engine = BackendInfo(name="e", factory="x:Y", capabilities=Capabilities(), formats=frozenset({"b"}))
+    checkpoint = CheckpointFacts(url="/x", format="a")
+    for infos in ([convert("x", 0), convert("y", 1)], [convert("y", 1), convert("x", 0)]):
+        route = Routes(checkpoint, infos).plain(engine)
+        assert route is not None
+        assert route.steps == (TransformStep(transform="y", source_format="a", target_format="b"),)
+
+
+def test_the_shorter_way_is_taken_wherever_it_stands() -> None:
+    def transform(name: str, source: str, target: str, *methods: str) -> TransformInfo:
+        return TransformInfo(
+            name=name, factory="x:Y", source_format=source, target_format=target, methods=frozenset(methods)
+        )
+
+    infos = [
+        transform("t0", "b", "b", "q8"),
+        transform("t1", "a", "c"),
+        transform("t2", "c", "b"),
+        transform("t3", "a", "b", "q8"),
+    ]
+    engine = BackendInfo(name="e", factory="x:Y", capabilities=Capabilities(), formats=frozenset({"b", "c"}))
+    routes = Routes(CheckpointFacts(url="/x", format="a"), infos)
+    for route, names in ((routes.plain(engine), ["t1"]), (routes.quantized(engine, "q8"), ["t3"])):
+        assert route is not None
+        assert [step.transform for step in route.steps] == names
