@@ -216,6 +216,19 @@ async def test_c06_counts_tokens_up_to_the_one_that_completed_the_stop(engine: E
     assert answer.usage.completion_tokens == len(answer.tokens) == count
 
 
+async def test_c06_the_work_is_over_when_the_last_chunk_is_given(engine: Engine) -> None:
+    whole = await engine.complete(FRANCE)
+    stream = engine.session.generate(engine.request(FRANCE, max_tokens=300, stop=(whole.text[:3],)))
+    async for chunk in stream:
+        if chunk.finish_reason:
+            async with asyncio.timeout(10):  # 300 tokens take longer
+                await engine.idle()
+            break
+    else:
+        pytest.fail("no chunk had a finish reason")
+    await stream.aclose()
+
+
 async def test_c06_text_held_back_at_the_end_is_given(engine: Engine) -> None:
     whole = await engine.complete(FRANCE)
     answer = await engine.complete(FRANCE, stop=(whole.text + "!",))

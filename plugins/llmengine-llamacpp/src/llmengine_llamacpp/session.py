@@ -13,12 +13,14 @@ from llmengine_core.http import ConnectionLost, HttpError
 from llmengine_core.interfaces.backend import Session, SessionLost
 from llmengine_core.stops import StopMatcher
 from llmengine_core.types.generation import (
+    FinishReason,
     GenerationChunk,
     GenerationRequest,
     Messages,
     Prompt,
     SessionFacts,
     Text,
+    Token,
     TokenIds,
     Usage,
 )
@@ -72,6 +74,8 @@ class LlamaCppSession(Session):
         sampling = request.sampling
         stops = StopMatcher(sampling.stop, sampling.include_stop) if sampling.stop else None
         prompt_tokens = completion_tokens = 0
+        tokens: tuple[Token, ...]
+        reason: FinishReason
         frames: AsyncGenerator[Frame, None] | None = None
         slot: int | None = None
         watch = Watch(request.deadline, None)
@@ -91,26 +95,25 @@ class LlamaCppSession(Session):
                     continue
                 completion_tokens = frame["tokens_predicted"]
                 if frame["stop"]:
+                    text, tokens, reason = _rest(stops), (), finish_reason_of(frame)
                     break
-                token = token_of(frame, logprob=sampling.logprobs)
-                text = token.text if stops is None else stops.feed(token.text)
+                tokens = (token_of(frame, logprob=sampling.logprobs),)
+                text = tokens[0].text if stops is None else stops.feed(tokens[0].text)
                 if stops is not None and stops.stopped:
-                    yield GenerationChunk(text, (token,), "stop", Usage(prompt_tokens, completion_tokens))
-                    return
-                yield GenerationChunk(text, (token,))
-            reason = finish_reason_of(frame)
+                    reason = "stop"
+                    break
+                yield GenerationChunk(text, tokens)
         except HttpError as error:
             if not self._closed:
                 raise _lost(error, f", after {completion_tokens} tokens") from error
-            reason = "cancelled"
+            text, tokens, reason = _rest(stops), (), "cancelled"
         finally:
             watch.close()
             if frames is not None:
                 await frames.aclose()
             if slot is not None:
                 self._slots.put_nowait(slot)
-        rest = "" if stops is None else stops.flush()
-        yield GenerationChunk(rest, (), reason, Usage(prompt_tokens, completion_tokens))
+        yield GenerationChunk(text, tokens, reason, Usage(prompt_tokens, completion_tokens))
 
     async def _frames(self, request: GenerationRequest, slot: int) -> AsyncGenerator[Frame, None]:
         """The events of one answer, which has not begun yet."""
@@ -151,6 +154,10 @@ class LlamaCppSession(Session):
         """Drop every connection; the child is its owner's to end."""
         self._closed = True
         await self._client.aclose()
+
+
+def _rest(stops: StopMatcher | None) -> str:
+    return "" if stops is None else stops.flush()
 
 
 def _lost(error: HttpError, when: str = "") -> ServerError:
