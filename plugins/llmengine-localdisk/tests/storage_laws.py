@@ -29,6 +29,24 @@ from llmengine_core.interfaces.storage import (
     StorageError,
 )
 
+NO_KEYS = [
+    "",
+    "/",
+    "/a",
+    "a/",
+    "a//b",
+    ".",
+    "..",
+    "../a",
+    "a/..",
+    "a/./b",
+    "a\0",
+    "a\nb",
+    "\x7f",
+    "a\x85",
+    "\ud800",
+]
+
 
 @contextlib.contextmanager
 def racers(factory: str, url: str, task: str, arguments: list[int]) -> Iterator[list[subprocess.Popen[str]]]:
@@ -268,6 +286,26 @@ class StorageLaws:
 
             law()
             runner.run(storage.aclose())
+
+    @pytest.mark.parametrize("key", NO_KEYS, ids=ascii)
+    async def test_what_is_no_key_is_refused(self, url: str, key: str) -> None:
+        storage = self.opened(url)
+        await storage.put("own", b"own")
+        for writing in (
+            storage.put(key, b""),
+            storage.copy("own", key),
+            storage.copy(key, "own"),
+            storage.head(key),
+        ):
+            with pytest.raises(StorageError, match="is no key"):
+                await writing
+        with pytest.raises(StorageError, match="is no key"):
+            await storage.delete(key)
+        with pytest.raises(StorageError, match="is no key"):
+            await anext(storage.get(key))
+        with pytest.raises(StorageError, match="is no key"):
+            storage.path(key)
+        assert self.residue(url, {"own"}) == []
 
     async def test_a_range_that_is_none_is_refused(self, url: str) -> None:
         storage = self.opened(url)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from storage_laws import racers, release
 from storage_machine import listed
 from storage_racer import content
 
+from llmengine_core.interfaces.storage import StorageError
 from llmengine_localdisk.drafts import DRAFTS
 from llmengine_localdisk.keys import is_segment
 from llmengine_localdisk.storage import LocalDiskStorage
@@ -44,6 +47,27 @@ def test_what_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
         assert child.wait() == 0
         assert asyncio.run(content(storage, "stalled")) == b"x" * (3 << 20) + b"y"
         assert not drafts(tmp_path)
+
+
+def test_drafts_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root" / DRAFTS).symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageError, match="symbolic link, which is not followed"):
+        asyncio.run(LocalDiskStorage((tmp_path / "root").as_uri()).put("k", b"content"))
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_draft_that_somebody_removes_is_told(tmp_path: Path) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield b"x" * (3 << 20)
+        [draft] = await asyncio.to_thread(drafts, tmp_path)
+        await asyncio.to_thread(draft.unlink)
+
+    storage = LocalDiskStorage(tmp_path.as_uri())
+    with pytest.raises(StorageError, match="somebody removed a draft"):
+        asyncio.run(storage.put("k", source()))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_key_names_a_draft() -> None:

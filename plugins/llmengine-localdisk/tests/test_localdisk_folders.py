@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from storage_machine import listed
 from storage_racer import content
 
 from llmengine_core.interfaces.storage import ObjectMissing, PreconditionFailed, StorageError
-from llmengine_localdisk import drafts, objects
+from llmengine_localdisk import drafts, folders, objects
 from llmengine_localdisk.folders import locked
 from llmengine_localdisk.storage import LocalDiskStorage
 
@@ -131,6 +133,11 @@ async def test_empty_folders_are_not_in_the_way(storage: LocalDiskStorage, root:
     assert (root / "k").read_bytes() == b"content"
 
 
+async def test_paths_are_given_before_there_is_an_object(storage: LocalDiskStorage, root: Path) -> None:
+    assert storage.path("new/k") == root / "new" / "k"
+    assert await storage.presign("new/k", expires=1) == (root / "new" / "k").as_uri()
+
+
 async def test_a_key_under_another_is_refused_with_the_mend(storage: LocalDiskStorage) -> None:
     await storage.put("a/b", b"")
     with pytest.raises(
@@ -238,13 +245,47 @@ async def test_storages_above_and_below_exclude_each_other(storage: LocalDiskSto
     assert await content(below, "n") == b"60"
 
 
+@pytest.mark.parametrize("reason", [None, errno.EXDEV, errno.ENOSYS])
 async def test_copying_works_where_the_kernel_can_not(
-    storage: LocalDiskStorage, monkeypatch: pytest.MonkeyPatch
+    storage: LocalDiskStorage, monkeypatch: pytest.MonkeyPatch, reason: int | None
 ) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        assert reason is not None
+        raise OSError(reason, os.strerror(reason))
+
     await storage.put("k", whole := os.urandom(20 << 20))
-    monkeypatch.delattr(os, "copy_file_range", raising=False)
+    if reason is None:
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    else:
+        monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     assert (await storage.copy("k", "l")).size == len(whole)
     assert await content(storage, "l") == whole
+
+
+async def test_copying_from_a_disk_that_fails_is_told(
+    storage: LocalDiskStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    await storage.put("k", b"content")
+    monkeypatch.setattr(os, "copy_file_range", fail, raising=False)
+    with pytest.raises(StorageError, match=r"can't copy 'k' to 'l' in .*EIO.*check the disk"):
+        await storage.copy("k", "l")
+    assert names(root) == ["k"]
+
+
+async def test_a_lock_that_is_kept_is_told(
+    storage: LocalDiskStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_LOCK_SECONDS", 0.05)
+    kept = os.open(root, os.O_RDONLY)
+    fcntl.flock(kept, fcntl.LOCK_EX)
+    with pytest.raises(StorageError, match="another process has held the lock of the folder"):
+        await storage.put("k", b"")
+    os.close(kept)
+    await storage.put("k", b"")
+    assert names(root) == ["k"]
 
 
 @pytest.mark.parametrize(

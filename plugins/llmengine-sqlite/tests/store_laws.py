@@ -28,6 +28,35 @@ from llmengine_core.types.objects import Row
 _T = TypeVar("_T")
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+NO_KEYS = ["a\0", "a\nb", "\x7f", "a\x85", "\ud800", "\ud83d\ude00", "x" * 513]
+NO_TABLES = ["", "a-b", "a b", "a.b", "a1", '"', "models; DROP TABLE rows", "é", "a\n"]
+NO_VALUES: list[Any] = [
+    {"a": float("nan")},
+    {"a": [float("-inf")]},
+    {"a": "\ud800"},
+    {"\udfff": 1},
+    {"a": "\ud83d\ude00"},
+    {1: "a"},
+    {None: "a"},
+    {"a": {2: 3}},
+    {"a": (1, 2)},
+    {"a": b"bytes"},
+    {"a": {1, 2}},
+    {"a": 10**5000},
+    {"a": object()},
+    {"a": nested(100_000)},
+    [],
+    "text",
+]
+
+
 @contextlib.contextmanager
 def racers(factory: str, url: str, task: str, arguments: list[int]) -> Iterator[list[subprocess.Popen[str]]]:
     """Processes at the same task, let off together; those that still run at the end are killed."""
@@ -55,6 +84,15 @@ def outputs(children: list[subprocess.Popen[str]]) -> list[list[str]]:
     found = [child.communicate()[0].split() for child in children]
     assert [child.returncode for child in children] == [0] * len(children)
     return found
+
+
+async def refused(store: Store, table: str, key: str, value: dict[str, Any]) -> None:
+    for call in (store.get(table, key), store.delete(table, key)):
+        with pytest.raises(StoreError, match="allowed"):
+            await call
+    for change in (store.insert(table, key, value), store.replace(table, key, value, version=1)):
+        with pytest.raises(StoreError, match="allowed"):
+            await change
 
 
 class StoreLaws:
@@ -132,6 +170,28 @@ class StoreLaws:
 
             law()
             runner.run(store.aclose())
+
+    @pytest.mark.parametrize("key", NO_KEYS, ids=ascii)
+    async def test_what_is_no_key_is_refused(self, url: str, key: str) -> None:
+        async with contextlib.aclosing(self.opened(url)) as store:
+            await refused(store, "models", key, {})
+
+    @pytest.mark.parametrize("table", NO_TABLES, ids=ascii)
+    async def test_what_is_no_table_is_refused(self, url: str, table: str) -> None:
+        async with contextlib.aclosing(self.opened(url)) as store:
+            await refused(store, table, "k", {})
+            with pytest.raises(StoreError, match="no table"):
+                await store.scan(table)
+
+    @pytest.mark.parametrize("number", range(len(NO_VALUES)))
+    async def test_values_that_would_not_come_back_equal_are_refused(self, url: str, number: int) -> None:
+        async with contextlib.aclosing(self.opened(url)) as store:
+            row = await store.insert("models", "k", {"a": 1})
+            with pytest.raises(StoreError, match="allowed are dicts"):
+                await store.insert("models", "l", NO_VALUES[number])
+            with pytest.raises(StoreError, match="allowed are dicts"):
+                await store.replace("models", "k", NO_VALUES[number], version=1)
+            assert await store.scan("models") == [row]
 
     async def test_values_are_the_stores_own(self, url: str) -> None:
         async with contextlib.aclosing(self.opened(url)) as store:
@@ -225,6 +285,14 @@ class StoreLaws:
         async with contextlib.aclosing(self.opened(url)) as store:
             with pytest.raises(StoreError, match="1 to 10,000"):
                 await store.scan("t", limit=limit)
+
+    @pytest.mark.parametrize("bound", ["\ud800", "a\udfff"])
+    async def test_bounds_that_no_key_compares_with_are_refused(self, url: str, bound: str) -> None:
+        async with contextlib.aclosing(self.opened(url)) as store:
+            with pytest.raises(StoreError, match="half a character"):
+                await store.scan("t", prefix=bound)
+            with pytest.raises(StoreError, match="half a character"):
+                await store.scan("t", after=bound)
 
     async def test_a_closed_store_refuses(self, url: str) -> None:
         store = self.opened(url)

@@ -8,15 +8,18 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlite_child
 
 from llmengine_core.interfaces.store import StoreError
 from llmengine_core.types.objects import Row
+from llmengine_sqlite import files
 from llmengine_sqlite.files import file_of, open_file
 from llmengine_sqlite.migrations import MIGRATIONS
 from llmengine_sqlite.store import SqliteStore
@@ -94,6 +97,35 @@ def test_a_fresh_file_goes_through_all_migrations(path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert version(path) == 2
+
+
+def test_a_fresh_file_that_another_process_holds_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_by_hand(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as locking:
+        locking.execute("BEGIN IMMEDIATE")  # SQLite refuses to change the journal beside it, without waiting
+        waits: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                locking.execute("COMMIT")
+
+        monkeypatch.setattr(files, "time", SimpleNamespace(sleep=wait, monotonic=time.monotonic))
+        open_file(path, LATER).close()
+    assert len(waits) == 3
+    assert version(path) == 2
+
+
+def test_a_fresh_file_that_another_process_keeps_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_by_hand(path)
+    monkeypatch.setattr(files, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as locking:
+        locking.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"SQLITE_BUSY.*another process keeps the write lock"):
+            open_file(path, LATER)
+    assert used(path) == Row("k", 7, {"a": 1})
 
 
 def test_a_newer_file_is_refused_untouched(path: Path) -> None:
@@ -187,7 +219,7 @@ def test_a_lock_that_another_process_keeps_is_told_with_the_mend(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_by_hand(path)
-    monkeypatch.setattr("llmengine_sqlite.files.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(files, "BUSY_SECONDS", 0.05)
 
     async def use() -> None:
         store = SqliteStore(f"sqlite:///{path}")

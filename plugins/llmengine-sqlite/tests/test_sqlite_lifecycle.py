@@ -59,6 +59,28 @@ def test_one_store_serves_loop_after_loop(path: Path) -> None:
     asyncio.run(store.aclose())
 
 
+def test_a_loop_that_ends_during_a_call_leaves_the_store_in_order(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> sqlite3.Connection:
+        began.set()
+        go.wait()
+        return open_file(path)
+
+    async def leave() -> None:
+        asyncio.ensure_future(store.insert("t", "left", {})).add_done_callback(lambda call: call.cancelled())
+        await asyncio.to_thread(began.wait)
+
+    monkeypatch.setattr("llmengine_sqlite.store.open_file", slowly)
+    store = SqliteStore(f"sqlite:///{path}")
+    asyncio.run(leave())
+    go.set()
+    assert asyncio.run(store.get("t", "left")) is not None
+    asyncio.run(store.aclose())
+
+
 async def test_cancelled_calls_hold_up_nobody(path: Path) -> None:
     (await asyncio.to_thread(open_file, path)).close()
     store = SqliteStore(f"sqlite:///{path}")

@@ -23,7 +23,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _LOCK_SECONDS = 30.0
 
 
-class NotAFolder(Exception):
+class NotAFolder(StorageError):
     """A name on the way to a key is a file or a link; the message says which."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -26,15 +28,8 @@ def describe(key: str, found: os.stat_result) -> ObjectMeta:
 
 def head(root: Path, key: str) -> ObjectMeta:
     """Describe an object. Raises ``ObjectMissing``."""
-    *folders, name = segments(key)
-    try:
-        with folder(root, folders) as opened:
-            found = os.stat(name, dir_fd=opened, follow_symlinks=False)
-    except (FileNotFoundError, NotAFolder) as error:
-        raise _missing(root, key, error) from None
-    if not stat.S_ISREG(found.st_mode):
-        raise _missing(root, key, NotAFolder(f"{name!r} is {_kind(found)}"))
-    return describe(key, found)
+    with _object(root, key) as (_, _, found):
+        return describe(key, found)
 
 
 class Reader:
@@ -45,13 +40,8 @@ class Reader:
 
     def open(self, root: Path, key: str) -> int:
         """Open an object; its size. Raises ``ObjectMissing``."""
-        *folders, name = segments(key)
-        head(root, key)  # says why there is none, and keeps pipes and devices from being opened
-        try:
-            with folder(root, folders) as opened:
-                self._file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
-        except (FileNotFoundError, NotAFolder) as error:
-            raise _missing(root, key, error) from None
+        with _object(root, key) as (opened, name, _):
+            self._file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
         return os.fstat(self._file).st_size
 
     def read(self, position: int, most: int) -> bytes:
@@ -123,6 +113,23 @@ def remove(root: Path, key: str) -> bool:
     return True
 
 
+@contextmanager
+def _object(root: Path, key: str) -> Iterator[tuple[int, str, os.stat_result]]:
+    """An object's open folder, its name there, and what is known of it. Raises ``ObjectMissing``."""
+    *folders, name = segments(key)
+    missing = f"there is no object under {key!r} in {root}"
+    try:
+        with folder(root, folders) as opened:
+            found = os.stat(name, dir_fd=opened, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode):
+                raise ObjectMissing(f"{missing}: there is {_kind(found)}")
+            yield opened, name, found
+    except FileNotFoundError:
+        raise ObjectMissing(missing) from None
+    except NotAFolder as error:
+        raise ObjectMissing(f"{missing}: {error}") from None
+
+
 def _previous(
     opened: int, name: str, key: str, mode: Literal["overwrite", "create"], if_match: str | None
 ) -> os.stat_result | None:
@@ -152,11 +159,6 @@ def _previous(
 def _require_none(key: str, if_match: str | None) -> None:
     if if_match is not None:
         raise PreconditionFailed(f"there is no object under {key!r}, and so none with the etag {if_match}")
-
-
-def _missing(root: Path, key: str, error: Exception) -> ObjectMissing:
-    because = f": {error}" if isinstance(error, NotAFolder) else ""
-    return ObjectMissing(f"there is no object under {key!r} in {root}{because}")
 
 
 def _blocked(key: str, error: NotAFolder) -> StorageError:

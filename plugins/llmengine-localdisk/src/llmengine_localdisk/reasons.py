@@ -21,6 +21,8 @@ _MENDS = {
     errno.ENFILE: "raise the system's limit of open files",
     errno.EIO: "check the disk: it reports faults",
     errno.EXDEV: "open the disk that is mounted inside the folder by a URL of its own",
+    errno.ENOLCK: "choose a folder on a disk that can lock files",
+    errno.EOPNOTSUPP: "choose a folder on a disk that can lock files",
     errno.EILSEQ: "choose a key that the disk's file system can name",
     errno.EINVAL: "choose a key that the disk's file system can name",
 }
