@@ -138,6 +138,48 @@ def test_c10_a_reader_that_gives_up_while_the_source_opens_ends_it(engine: Loop)
     assert closed.wait(5)
 
 
+async def test_c10_the_last_reference_to_an_async_stream_going_ends_the_source(engine: Loop) -> None:
+    numbers = Numbers(None)
+    async for _ in await AsyncStream.open(engine, numbers.open):
+        break
+    gc.collect()
+    assert await asyncio.to_thread(numbers.closed.wait, 5)
+
+
+def test_c10_a_readers_loop_that_is_closed_ends_the_source(engine: Loop) -> None:
+    numbers = Numbers(None)
+    kept: list[AsyncStream[int]] = []
+
+    async def read_one() -> None:
+        kept.append(await AsyncStream.open(engine, numbers.open))
+        await anext(kept[0])
+
+    asyncio.run(read_one())
+    kept.clear()
+    gc.collect()
+    assert numbers.closed.wait(5)
+
+
+async def test_an_engine_that_closes_under_an_async_call_is_a_server_error() -> None:
+    engine = Loop()
+    waiting = threading.Event()
+
+    async def wait_and_be_cancelled() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    task = asyncio.create_task(acall(engine, wait_and_be_cancelled))
+    await asyncio.to_thread(waiting.wait, 5)
+    await acall(engine, cancel_all)
+    with pytest.raises(ServerError, match="closed while"):
+        await task
+    await asyncio.to_thread(engine.close)
+
+
 async def test_c10_a_cancelled_reader_ends_the_source(engine: Loop) -> None:
     stuck = asyncio.Event()
     closed = threading.Event()

@@ -89,7 +89,14 @@ async def acall(engine: HasLoop, function: Callable[..., Awaitable[T]], *args: A
     """Run ``function(*args)`` on the engine's loop and await it on this one. Cancelling cancels it."""
     if running_loop() is engine.loop:
         return await function(*args)
-    return await asyncio.wrap_future(_submit(engine, function, *args))
+    future = _submit(engine, function, *args)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ServerError("the engine was closed while the call ran") from None
 
 
 class _End:
@@ -146,7 +153,8 @@ class _Pump(Generic[T]):
             try:
                 await source.aclose()
             finally:
-                self._deliver(_End(error))
+                with suppress(RuntimeError):  # The reader's loop is closed: nobody is there to be told.
+                    self._deliver(_End(error))
 
     async def _wait_for_room(self) -> None:
         assert self._room is not None
@@ -231,18 +239,49 @@ class SyncStream(Iterator[T]):
         self.close()
 
 
+class _Mailbox(Generic[T]):
+    """Where a pump on one loop leaves items for a reader on another."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: deque[T | _End] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: T | _End) -> None:
+        """On the engine's loop. The reader sets its waiter before it looks again, so no item is missed."""
+        self._items.append(item)
+        if self._waiter is not None:
+            self._loop.call_soon_threadsafe(self.wake)
+
+    def wake(self) -> None:
+        """On the reader's loop: let it look again."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def arrival(self) -> None:
+        """Wait until there may be an item."""
+        waiter = self._waiter = self._loop.create_future()
+        if self._items:
+            self._waiter = None
+        else:
+            await waiter
+
+    def take(self) -> T | _End | None:
+        """The next item, or None while there is none."""
+        return self._items.popleft() if self._items else None
+
+
 class AsyncStream(AsyncIterator[T]):
     """A stream of the engine's loop for a reader on another loop (or the same), and a context manager.
 
     Made by ``open``. ``aclose()``, leaving its ``async with``, a cancelled reader, or its last reference
-    going ends the work.
+    going ends the work: the pump knows the mailbox alone, and keeps nobody alive who reads it.
     """
 
     def __init__(self, engine: HasLoop) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._items: deque[T | _End] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._pump: _Pump[T] | None = _Pump[T](engine, self._arrived)
+        self._mailbox = _Mailbox[T]()
+        self._pump: _Pump[T] | None = _Pump[T](engine, self._mailbox.put)
 
     @classmethod
     async def open(cls, engine: HasLoop, open_source: Callable[[], Awaitable[Source[T]]]) -> AsyncStream[T]:
@@ -256,44 +295,23 @@ class AsyncStream(AsyncIterator[T]):
             raise
         return stream
 
-    def _arrived(self, item: T | _End) -> None:
-        # On the engine's loop. The reader looks at the deque after it has set its waiter, so no item is missed.
-        self._items.append(item)
-        if self._waiter is not None:
-            try:
-                self._loop.call_soon_threadsafe(self._wake)
-            except RuntimeError:
-                self._cancel()  # The reader's loop is closed.
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
     async def __anext__(self) -> T:
-        pump = self._pump
-        if pump is None:
-            raise StopAsyncIteration
-        while not self._items:
-            waiter = self._waiter = self._loop.create_future()
-            if self._items:
-                self._waiter = None
-                break
-            try:
-                await waiter
-            except BaseException:
-                self._cancel()
-                raise
-            if self._pump is None:
-                raise StopAsyncIteration
-        item = self._items.popleft()
-        if isinstance(item, _End):
-            self._pump = None
-            if item.error is not None:
-                raise item.error
-            raise StopAsyncIteration
-        pump.took_one()
-        return item
+        while (pump := self._pump) is not None:
+            item = self._mailbox.take()
+            if item is None:
+                try:
+                    await self._mailbox.arrival()
+                except BaseException:
+                    self._cancel()
+                    raise
+            elif isinstance(item, _End):
+                self._pump = None
+                if item.error is not None:
+                    raise item.error
+            else:
+                pump.took_one()
+                return item
+        raise StopAsyncIteration
 
     def _cancel(self) -> None:
         pump, self._pump = self._pump, None
@@ -303,7 +321,7 @@ class AsyncStream(AsyncIterator[T]):
     async def aclose(self) -> None:
         """End the work; returns at once. Idempotent."""
         self._cancel()
-        self._wake()
+        self._mailbox.wake()
 
     async def __aenter__(self) -> Self:
         return self
