@@ -9,7 +9,7 @@ author = "The llmengine maintainers"
 copyright = author  # noqa: A001 - the name that Sphinx reads
 release = version_of("llmengine-core")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 html_theme = "furo"

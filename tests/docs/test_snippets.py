@@ -1,8 +1,9 @@
 """The README's and the documentation's examples run as they are printed.
 
 Every ``python`` block runs, a file's blocks one after the other in one fresh interpreter. A block right
-under ``<!-- not run: reason -->`` is listed and left alone. A ``console`` block right under
-``<!-- run -->`` has its ``$ llmengine`` lines run; what they print is not compared.
+under ``<!-- file: name.py -->`` is written to that file first, for the others to import; one right under
+``<!-- not run: reason -->`` is listed and left alone. A ``console`` block right under ``<!-- run -->`` has its
+``$ llmengine`` lines run; what they print is not compared.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+FILE = re.compile(r"<!-- file: (?P<name>[a-z_]+\.py) -->")
 RUN = "<!-- run -->"
 
 
@@ -67,6 +69,12 @@ def program(found: list[Snippet]) -> str:
     return "\n".join(lines)
 
 
+def files(found: list[Snippet]) -> dict[str, str]:
+    """The text of each file that a page shows, by its name."""
+    marked = [(FILE.fullmatch(snippet.mark or ""), snippet.code) for snippet in found]
+    return {mark["name"]: code for mark, code in marked if mark}
+
+
 def commands(found: list[Snippet]) -> list[list[str]]:
     """The arguments of every `llmengine` command in console blocks that are marked to be run."""
     return [
@@ -91,7 +99,9 @@ def run(arguments: list[str], home: Path) -> None:
 def test_every_mark_is_known_and_reasoned(page: Path) -> None:
     for snippet in snippets(page.read_text()):
         allowed = snippet.mark is None or (
-            snippet.mark == RUN if snippet.language == "console" else NOT_RUN.fullmatch(snippet.mark)
+            snippet.mark == RUN
+            if snippet.language == "console"
+            else NOT_RUN.fullmatch(snippet.mark) or FILE.fullmatch(snippet.mark)
         )
         assert allowed, f"{page}:{snippet.line}: {snippet.mark} above a {snippet.language} block"
     other_names = re.findall(r"^ *```(py|py3|python3|pycon|Python)\b", page.read_text(), re.MULTILINE)
@@ -100,8 +110,11 @@ def test_every_mark_is_known_and_reasoned(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
+    found = snippets(page.read_text())
+    for name, code in files(found).items():
+        (tmp_path / name).write_text(code)
     source = tmp_path / "snippets.py"
-    source.write_text(program(snippets(page.read_text())))
+    source.write_text(program(found))
     run([str(source)], tmp_path)
 
 
@@ -115,6 +128,7 @@ def test_snippets_are_found_with_their_marks_and_lines() -> None:
     page = (
         "# Title\n\n```python\na = 1\n```\n\n<!-- not run: needs a GPU -->\n```python\nb = 2\n```\n"
         "<!-- run -->\n```console\n$ llmengine complete 'a b'\n...\n```\n  ```python\n  c = a\n  ```\n"
+        "<!-- file: other.py -->\n```python\nd = 4\n```\n"
     )
     found = snippets(page)
     assert [(each.language, each.mark, each.line) for each in found] == [
@@ -122,6 +136,8 @@ def test_snippets_are_found_with_their_marks_and_lines() -> None:
         ("python", "<!-- not run: needs a GPU -->", 9),
         ("console", "<!-- run -->", 13),
         ("python", None, 17),
+        ("python", "<!-- file: other.py -->", 21),
     ]
     assert program(found).splitlines() == [*[""] * 3, "a = 1", *[""] * 12, "c = a"]
     assert commands(found) == [["complete", "a b"]]
+    assert files(found) == {"other.py": "d = 4\n"}
