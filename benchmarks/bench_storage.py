@@ -174,7 +174,9 @@ def main() -> None:
 
         def run(kind: str, name: str) -> None:
             again = [sys.executable, __file__, "--gib", str(arguments.gib), "--one", kind, name, found]
-            subprocess.run(again, check=True)
+            subprocess.run(
+                again, check=not name.startswith("obstore")
+            )  # its interpreters abort at the end at times
 
         print(f"{'per GiB':20} {'CPU s':>8} {'wall s':>8} {'MiB grown':>9}")
         run("stream", "raw_put")
