@@ -30,7 +30,8 @@ def test_this_machine_is_described() -> None:
     facts = host_facts()
     assert 1 <= facts.cpus <= (os.cpu_count() or 1)
     assert 0 < facts.memory <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert facts.gpus >= 0
+    assert facts.gpus <= len(list(Path("/dev").glob("nvidia[0-9]*")))
+    assert facts.gpus or not facts.gpu_memory
 
 
 def test_a_machine_without_limits_has_all_its_memory_and_no_gpu(tmp_path: Path) -> None:
