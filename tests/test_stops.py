@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -85,6 +87,27 @@ def test_c06_takes_any_number_of_stop_sequences() -> None:
     matcher = StopMatcher(stops)
     assert "".join(matcher.feed(c) for c in "a <4999 b <12x> <4321> c") == "a <4999 b <12x> "
     assert matcher.stopped
+
+
+def test_c06_a_large_list_costs_no_more_than_the_text_needs() -> None:
+    stops = [f"{number:05}" + "x" * 45 for number in range(20_000)]
+    tracemalloc.start()
+    matcher = StopMatcher(stops)
+    assert matcher.feed("12345 99999 0000" + "x" * 1000) == "12345 99999 0000" + "x" * 1000
+    assert matcher.feed(f"…{stops[7]}…") == "…"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert matcher.stopped
+    assert peak < 5_000_000  # bytes; a place for each of the million characters takes a hundred times that
+
+
+def test_c06_a_long_stop_sequence_that_nearly_matches_is_no_trouble() -> None:
+    stops = ["a" * 5000 + "b", *("a" * number + "c" for number in range(1, 3000))]
+    matcher = StopMatcher(stops)
+    text = "a" * 6000 + "b" + "a" * 10
+    assert matcher.feed("a" * 6000) == "a" * 1000
+    assert (matcher.feed("d"), matcher.stopped) == ("a" * 5000 + "d", False)
+    assert (matcher.feed(text), matcher.stopped) == ("a" * 1000, True)
 
 
 def test_c06_refuses_an_empty_stop_sequence() -> None:
