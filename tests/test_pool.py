@@ -319,13 +319,13 @@ async def test_crash_loops_back_off_and_are_reported_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmengine_core.scaling.FIRST_BACKOFF", 0.0)
-    reported: list[str] = []
+    reported: list[str | None] = []
 
-    async def failed(error: Exception) -> None:
-        reported.append(str(error))
+    async def heard(error: Exception | None) -> None:
+        reported.append(error and str(error))
 
     world.refusals = [ServerError(f"crash {n}") for n in range(1, GIVE_UP_AFTER + 3)]
-    pool = Pool(DEPLOYMENT, world, world, Bounds(), on_failed=failed)
+    pool = Deployments(world).lease("mine", DEPLOYMENT, lambda: world, Bounds(), on_health=heard)
     for _ in range(GIVE_UP_AFTER + 2):
         with pytest.raises(ServerError):
             await answer(pool)
@@ -333,6 +333,8 @@ async def test_crash_loops_back_off_and_are_reported_once(
     assert reported == [f"crash {GIVE_UP_AFTER}"]
     world.gate.set()
     assert await answer(pool) == "ab"
+    await until(lambda: len(reported) == 2)
+    assert reported[1] is None
     await pool.aclose()
 
 
@@ -354,12 +356,19 @@ async def test_leases_share_a_pool_and_the_last_one_drains_it(world: World) -> N
     await until(lambda: any(r.running for r in world.started))
     deployments.release("two", first)
     assert first.bounds.max_workers == 1
+    first.hold()
+    first.hold()
+    queued = asyncio.create_task(answer(first))
     deployments.release("one", first)
+    late = asyncio.create_task(answer(first))
+    world.gate.set()
+    assert await asyncio.gather(running, queued, late) == ["ab"] * 3
+    first.let_go()
+    assert world.alive
+    first.let_go()
+    await until(lambda: world.alive == 0)
     with pytest.raises(ServerError, match="deleted, changed or stopped"):
         await answer(first)
-    world.gate.set()
-    assert await running == "ab"
-    await until(lambda: world.alive == 0)
     await deployments.aclose()
 
 

@@ -22,10 +22,10 @@ class Watch:
     all; it is never held open across a ``yield``. ``close()`` gives the timer back.
     """
 
-    __slots__ = ("_cancelled", "_deadline", "_expired", "_seconds", "_task", "_timer")
+    __slots__ = ("_cancelled", "_expired", "_seconds", "_task", "_timer", "deadline")
 
     def __init__(self, deadline: float | None, seconds: float | None) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
         self._seconds = seconds
         self._task: asyncio.Task[object] | None = None
         self._expired = False
@@ -35,8 +35,8 @@ class Watch:
     def __enter__(self) -> None:
         if self._expired:
             raise self._error()
-        if self._deadline is not None and self._timer is None:
-            left = self._deadline - time.monotonic()
+        if self.deadline is not None and self._timer is None:
+            left = self.deadline - time.monotonic()
             if left <= 0:
                 self._expired = True
                 raise self._error()

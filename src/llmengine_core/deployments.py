@@ -11,7 +11,7 @@ from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.backend import Backend
 from llmengine_core.interfaces.runtime import Runtime
 from llmengine_core.pool import Pool
-from llmengine_core.scaling import Bounds
+from llmengine_core.scaling import Bounds, Holder
 from llmengine_core.types.launch import Deployment
 from llmengine_core.types.progress import OnProgress
 
@@ -34,7 +34,7 @@ class Deployments:
         backend: Callable[[], Backend],
         bounds: Bounds,
         *,
-        on_failed: Callable[[LLMEngineError], Coroutine[Any, Any, None]] | None = None,
+        on_health: Callable[[LLMEngineError | None], Coroutine[Any, Any, None]] | None = None,
     ) -> Pool:
         """The pool for a deployment, made if need be, scaled to what all its holders ask for.
 
@@ -43,11 +43,9 @@ class Deployments:
         """
         pool = self.pools.get(deployment.key)
         if pool is None:
-            pool = Pool(
-                deployment, backend(), self.runtime, bounds, on_progress=self.on_progress, on_failed=on_failed
-            )
+            pool = Pool(deployment, backend(), self.runtime, bounds, on_progress=self.on_progress)
             self.pools[deployment.key] = pool
-        pool.holders[holder] = bounds
+        pool.holders[holder] = Holder(bounds, on_health)
         pool.rescale(_together(pool.holders.values()))
         return pool
 
@@ -58,7 +56,6 @@ class Deployments:
             pool.rescale(_together(pool.holders.values()))
         elif self.pools.get(pool.deployment.key) is pool:
             del self.pools[pool.deployment.key]
-            pool.retire()
             task = asyncio.get_running_loop().create_task(pool.drain())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -78,9 +75,9 @@ class Deployments:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 
-def _together(bounds: Iterable[Bounds]) -> Bounds:
+def _together(holders: Iterable[Holder]) -> Bounds:
     """Bounds that give every holder what it asked for."""
-    every = list(bounds)
+    every = [holder.bounds for holder in holders]
     return replace(
         every[0],
         min_workers=max(b.min_workers for b in every),

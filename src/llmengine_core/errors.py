@@ -50,6 +50,18 @@ class LLMEngineError(Exception):
         self.message = message
         self.status_code = self.default_status if status_code is None else status_code
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies and pickles whole, whatever a subclass's constructor asks for."""
+        return _rebuilt, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuilt(
+    kind: type[LLMEngineError], args: tuple[object, ...], state: dict[str, object]
+) -> LLMEngineError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class BadRequestError(LLMEngineError, ValueError):
     """The caller's input must change before the call can succeed."""

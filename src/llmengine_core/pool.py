@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any
 
 from llmengine_core.deadlines import until
 from llmengine_core.errors import LLMEngineError, RateLimitExceededError, ServerError
 from llmengine_core.interfaces.backend import Backend, Session, SessionLost
 from llmengine_core.interfaces.runtime import Replica, Runtime
-from llmengine_core.scaling import GIVE_UP_AFTER, Bounds, Failures
+from llmengine_core.members import Member, launch
+from llmengine_core.scaling import GIVE_UP_AFTER, Bounds, Failures, Holder
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt, SessionFacts
-from llmengine_core.types.launch import Deployment, Endpoint
+from llmengine_core.types.launch import Deployment
 from llmengine_core.types.progress import OnProgress
 
 __all__ = ["Pool"]
@@ -28,21 +29,8 @@ NOT_FREE = (
     "the model was not ready, or no replica was free, within the call's timeout; raise `timeout`, or the "
     "model's max_workers or per_worker"
 )
-EXPLAIN_SECONDS = 1.0
-"""How long the error of a broken request waits to hear how its replica ended."""
 ATTEMPTS = 3
 """Replicas that a request which hasn't started may be tried on."""
-
-
-@dataclass(eq=False, slots=True)
-class _Worker:
-    """A replica in service."""
-
-    replica: Replica | None
-    session: Session
-    active: int = 0
-    idle_timer: asyncio.TimerHandle | None = None
-    gone: bool = False
 
 
 class Pool(Session):
@@ -61,24 +49,24 @@ class Pool(Session):
         bounds: Bounds,
         *,
         on_progress: OnProgress | None = None,
-        on_failed: Callable[[LLMEngineError], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.deployment = deployment
         self.bounds = bounds
-        self.holders: dict[str, Bounds] = {}
+        self.holders: dict[str, Holder] = {}
         self._backend = backend
         self._runtime = runtime
         self._on_progress = on_progress
-        self._on_failed = on_failed
+        self._reported = False
         self._facts: SessionFacts | None = None
-        self._workers: list[_Worker] = []
-        self._waiting: deque[asyncio.Future[_Worker]] = deque()
+        self._workers: list[Member] = []
+        self._waiting: deque[asyncio.Future[Member]] = deque()
         self._ready_waiters: list[asyncio.Future[None]] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._failures = Failures()
         self._draining = False
+        self._held = 0
         self._quiet = asyncio.Event()
 
     # -- what a session gives --------------------------------------------------------------------------------
@@ -108,7 +96,7 @@ class Pool(Session):
             except SessionLost as error:
                 self._lost(worker)
                 if started or self._draining or attempt == ATTEMPTS:
-                    raise await _explained(error, worker) from error
+                    raise await worker.explained(error) from error
                 log.warning("a replica was lost before it answered; the request goes to another: %s", error)
             finally:
                 self._release(worker)
@@ -136,7 +124,7 @@ class Pool(Session):
             task.cancel()
         self._fail_waiting(ServerError("the model was stopped"))
         workers, self._workers = self._workers, []
-        await asyncio.gather(*(self._end(worker) for worker in workers), return_exceptions=True)
+        await asyncio.gather(*(worker.end() for worker in workers), return_exceptions=True)
         await asyncio.gather(*self._starting, *self._tasks, *self._ending, return_exceptions=True)
 
     # -- readiness and scaling -------------------------------------------------------------------------------
@@ -164,11 +152,12 @@ class Pool(Session):
         return self._facts
 
     def rescale(self, bounds: Bounds) -> None:
-        """Take over new bounds, and start what they demand at least."""
+        """Take over new bounds, and start what they demand at least, unless that just failed."""
         self.bounds = bounds
         if not self._draining:
-            for _ in range(bounds.min_workers - self.size):
-                self._start_one()
+            with suppress(ServerError):
+                for _ in range(bounds.min_workers - self.size):
+                    self._start_one()
 
     def _meet_demand(self) -> None:
         """Start as many replicas as those who wait need, within the bounds."""
@@ -192,9 +181,15 @@ class Pool(Session):
 
     async def _start(self) -> None:
         failure: LLMEngineError
-        worker: _Worker | None
+        worker: Member | None
         try:
-            worker = await self._launch()
+            worker = await launch(
+                self._backend,
+                self._runtime,
+                self.deployment,
+                seconds=self.bounds.start_seconds,
+                on_progress=self._on_progress,
+            )
         except LLMEngineError as error:
             failure, worker = error, None
         except Exception as error:
@@ -206,9 +201,11 @@ class Pool(Session):
             self._start_failed(failure)
             return
         if self._draining:
-            await self._end(worker)
+            await worker.end()
             return
         self._failures = Failures()
+        if self._reported:
+            self._report(None)
         self._facts = worker.session.facts
         self._workers.append(worker)
         if worker.replica is not None:
@@ -221,53 +218,39 @@ class Pool(Session):
         self._meet_demand()
         self._rest(worker)
 
-    async def _launch(self) -> _Worker:
-        spec = self._backend.launch(self.deployment)
-        if spec is None:
-            endpoint = Endpoint(address=str(self.deployment.options.get("address", "")), key="")
-            return _Worker(None, await self._backend.connect(endpoint, self.deployment))
-        try:
-            async with asyncio.timeout(self.bounds.start_seconds):
-                replica = await self._runtime.start(spec, on_progress=self._on_progress)
-        except TimeoutError as error:
-            if isinstance(error, LLMEngineError):
-                raise
-            raise ServerError(
-                f"{spec.subject or self.deployment.backend} was not ready within {self.bounds.start_seconds:g} s "
-                "(LLMENGINE_START_SECONDS)"
-            ) from None
-        try:
-            return _Worker(replica, await self._backend.connect(replica.endpoint, self.deployment))
-        except BaseException:
-            await replica.aclose()
-            raise
-
     def _start_failed(self, error: LLMEngineError) -> None:
         self._failures.add(error)
         if self._workers:
             log.warning("a further replica could not be started: %s", error)
         else:
             self._fail_waiting(error)
-        if self._failures.count == GIVE_UP_AFTER and self._on_failed is not None:
-            self._keep(self._tasks, self._on_failed(error))
+        if self._failures.count == GIVE_UP_AFTER:
+            self._report(error)
+
+    def _report(self, error: LLMEngineError | None) -> None:
+        """Tell the holders that the model fails again and again, or, with None, that it works after all."""
+        self._reported = error is not None
+        for holder in self.holders.values():
+            if holder.on_health is not None:
+                self._keep(self._tasks, holder.on_health(error))
 
     def _fail_waiting(self, error: LLMEngineError) -> None:
-        waiters: list[asyncio.Future[_Worker] | asyncio.Future[None]] = [*self._waiting, *self._ready_waiters]
+        waiters: list[asyncio.Future[Member] | asyncio.Future[None]] = [*self._waiting, *self._ready_waiters]
         self._waiting.clear()
         self._ready_waiters.clear()
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_exception(error)
+                waiter.set_exception(copy.copy(error))
 
     # -- one request -----------------------------------------------------------------------------------------
 
-    async def _acquire(self, deadline: float | None) -> _Worker:
+    async def _acquire(self, deadline: float | None) -> Member:
         if self._draining:
             raise _retired()
         worker = self._free_worker()
         if worker is None or self._waiting:
             self._check_queue()
-            waiter: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             try:
                 self._serve_waiting()
@@ -293,26 +276,22 @@ class Pool(Session):
                 "of them"
             )
 
-    def _free_worker(self) -> _Worker | None:
-        best: _Worker | None = None
+    def _free_worker(self) -> Member | None:
+        best: Member | None = None
         for worker in self._workers:
             if worker.active < self.bounds.per_worker and (best is None or worker.active < best.active):
                 best = worker
         return best
 
-    def _take(self, worker: _Worker) -> None:
+    def _take(self, worker: Member) -> None:
         worker.active += 1
-        if worker.idle_timer is not None:
-            worker.idle_timer.cancel()
-            worker.idle_timer = None
+        worker.busy()
 
-    def _release(self, worker: _Worker) -> None:
+    def _release(self, worker: Member) -> None:
         worker.active -= 1
-        if worker.active == 0:
-            self._quiet.set()
-            if worker.gone:
-                self._begin_end(worker)
-                return
+        if worker.active == 0 and worker.gone:
+            self._begin_end(worker)
+            return
         self._serve_waiting()
         self._rest(worker)
 
@@ -328,19 +307,19 @@ class Pool(Session):
 
     # -- the end of a replica --------------------------------------------------------------------------------
 
-    def _rest(self, worker: _Worker) -> None:
+    def _rest(self, worker: Member) -> None:
         """Start the clock of a replica that serves nobody."""
         if worker.active == 0 and not worker.gone and worker.idle_timer is None and not self._draining:
             loop = asyncio.get_running_loop()
             worker.idle_timer = loop.call_later(self.bounds.idle_seconds, self._idle, worker)
 
-    def _idle(self, worker: _Worker) -> None:
+    def _idle(self, worker: Member) -> None:
         worker.idle_timer = None
         if worker.active == 0 and worker in self._workers and len(self._workers) > self.bounds.min_workers:
             self._workers.remove(worker)
             self._begin_end(worker)
 
-    def _lost(self, worker: _Worker) -> None:
+    def _lost(self, worker: Member) -> None:
         """Take a replica that is gone out of service, and start what is needed instead.
 
         Its session is closed behind its last request, so that each of them sees how it was lost.
@@ -358,33 +337,28 @@ class Pool(Session):
             except ServerError as error:
                 self._fail_waiting(error)
 
-    async def _watch(self, worker: _Worker, replica: Replica) -> None:
+    async def _watch(self, worker: Member, replica: Replica) -> None:
         end = await replica.wait()
         if not self._draining and worker in self._workers:
             log.warning("a replica of %s ended by itself: %s", self.deployment.backend, end)
             self._lost(worker)
 
-    def _begin_end(self, worker: _Worker) -> None:
-        self._keep(self._ending, self._end(worker))
+    def _begin_end(self, worker: Member) -> None:
+        self._keep(self._ending, worker.end())
 
-    async def _end(self, worker: _Worker) -> None:
-        worker.gone = True
-        if worker.idle_timer is not None:
-            worker.idle_timer.cancel()
-            worker.idle_timer = None
-        await worker.session.aclose()
-        if worker.replica is not None:
-            await worker.replica.aclose()
+    def hold(self) -> None:
+        """Count a request that is about to come, or runs: ``drain`` waits for it. Pair it with ``let_go``."""
+        self._held += 1
 
-    def retire(self) -> None:
-        """Refuse new requests, and those that wait."""
-        self._draining = True
-        self._fail_waiting(_retired())
+    def let_go(self) -> None:
+        """The request is over."""
+        self._held -= 1
+        if not self._held:
+            self._quiet.set()
 
     async def drain(self) -> None:
-        """Let the requests that run finish, then close."""
-        self.retire()
-        while any(worker.active for worker in self._workers):
+        """Close once every request that is held is over."""
+        while self._held:
             self._quiet.clear()
             await self._quiet.wait()
         await self.aclose()
@@ -393,18 +367,6 @@ class Pool(Session):
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-
-
-async def _explained(error: SessionLost, worker: _Worker) -> SessionLost:
-    """The same with what is known of the replica's end, which is told a moment after its connections break."""
-    if worker.replica is None:
-        return error
-    try:
-        async with asyncio.timeout(EXPLAIN_SECONDS):
-            end = await worker.replica.wait()
-    except TimeoutError:
-        return error
-    return SessionLost(f"{error.message}: the engine ended ({end})")
 
 
 def _retired() -> ServerError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from llmengine_core.errors import LLMEngineError
 
-__all__ = ["GIVE_UP_AFTER", "Bounds", "Failures"]
+__all__ = ["GIVE_UP_AFTER", "Bounds", "Failures", "Holder"]
 
 FIRST_BACKOFF = 1.0
 LAST_BACKOFF = 60.0
@@ -26,6 +28,15 @@ class Bounds:
     idle_seconds: float = 300.0
     start_seconds: float = 900.0
     queue_size: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A model that has a lease on a pool."""
+
+    bounds: Bounds
+    on_health: Callable[[LLMEngineError | None], Coroutine[Any, Any, None]] | None = None
+    """Told when starts fail again and again, and with None when one succeeds after that."""
 
 
 @dataclass(eq=False, slots=True)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -16,6 +17,7 @@ from llmengine_core.errors import LLMEngineError, ServerError, UnsupportedFeatur
 from llmengine_core.gate import check_capabilities, check_context, surely_fits
 from llmengine_core.interfaces.guided import GuidedDecoder
 from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
+from llmengine_core.pool import Pool
 from llmengine_core.registry import Registry
 from llmengine_core.services.serving import Served, Serving
 from llmengine_core.types.capabilities import Capabilities
@@ -51,23 +53,27 @@ class CompletionStream:
     The last chunk, and only it, has ``finish_reason`` and ``usage``; the work is over when it is given.
     """
 
-    __slots__ = ("_chunks", "_finish", "_over", "_parts", "_verify", "_watch", "request_id")
+    __slots__ = ("_chunks", "_finish", "_loop", "_over", "_pool", "_seen", "_verify", "_watch", "request_id")
 
     def __init__(
         self,
         request_id: str,
-        chunks: AsyncGenerator[GenerationChunk, None],
+        pool: Pool,
+        request: GenerationRequest,
         watch: Watch,
         *,
-        verify: Callable[[str, FinishReason], None] | None = None,
+        verify: Callable[[Sequence[GenerationChunk]], None] | None = None,
         finish: Callable[[GenerationChunk | None, BaseException | None], None] | None = None,
     ) -> None:
+        """Take over the hold on ``pool``."""
         self.request_id = request_id
-        self._chunks = chunks
+        self._pool = pool
+        self._chunks = pool.generate(request)
         self._watch = watch
         self._verify = verify
         self._finish = finish
-        self._parts: list[str] = []
+        self._seen: list[GenerationChunk] = []
+        self._loop = asyncio.get_running_loop()
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -80,12 +86,14 @@ class CompletionStream:
             with self._watch:
                 chunk = await self._chunks.__anext__()
             if self._verify is not None:
-                self._parts.append(chunk.text)
+                self._seen.append(chunk)
             if chunk.finish_reason is None:
                 return chunk
-            if self._verify is not None and chunk.finish_reason != "cancelled":
+            if chunk.finish_reason == "cancelled":  # not by the reader, who would have closed the stream
+                raise ServerError("the engine was closed while it answered")
+            if self._verify is not None:
                 with self._watch:
-                    await asyncio.to_thread(self._verify, "".join(self._parts), chunk.finish_reason)
+                    await asyncio.to_thread(self._verify, self._seen)
         except StopAsyncIteration:
             error = ServerError("the engine's answer broke off: it ended without a finish reason")
             await self._close(None, error)
@@ -110,8 +118,14 @@ class CompletionStream:
         try:
             await self._chunks.aclose()
         finally:
+            self._pool.let_go()
             if self._finish is not None:
                 self._finish(last, error)
+
+    def __del__(self) -> None:
+        if not self._over:  # dropped: the generator's own end is seen to by the loop
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._pool.let_go)
 
     async def aclose(self) -> None:
         """End the work. Idempotent."""
@@ -154,47 +168,53 @@ class Completions:
         starts the model where it is cold. Everything later is raised by the stream.
         """
         seconds = arguments.timeout
-        deadline = time.monotonic() + seconds
-        watch = Watch(deadline, seconds)
+        watch = Watch(time.monotonic() + seconds, seconds)
         try:
             with watch:
                 served = await self._serving.serve(arguments.model, caller)
-                structured = arguments.structured
-                self._gate(arguments, served)
-                decoder = None
-                if structured is not None:
-                    decoder, structured = await asyncio.to_thread(
-                        self._checked, structured, served.capabilities
-                    )
-                facts = served.pool.known_facts
-                if facts is None:
-                    facts = await served.pool.ready(deadline)
-                if facts.capabilities is not served.capabilities:
-                    self._gate(arguments, replace(served, capabilities=facts.capabilities))
-                prompt = Text(arguments.prompt)
-                sampling = arguments.sampling
-                if not surely_fits(
-                    prompt,
-                    sampling.max_tokens,
-                    overhead=facts.prompt_token_overhead,
-                    context_length=facts.context_length,
-                ):
-                    check_context(
-                        await served.pool.count_tokens(prompt),
-                        sampling.max_tokens,
-                        context_length=facts.context_length,
-                    )
         except BaseException:
             watch.close()
             raise
-        request = GenerationRequest(prompt, sampling, structured, None, deadline)
-        request_id = str(uuid.uuid4())
+        served.pool.hold()  # at once, so that the pool isn't closed between here and the answer
+        try:
+            with watch:
+                return await self._begin(arguments, served, watch, caller)
+        except BaseException:
+            served.pool.let_go()
+            watch.close()
+            raise
+
+    async def _begin(
+        self, arguments: CompletionArguments, served: Served, watch: Watch, caller: str
+    ) -> CompletionStream:
+        """Check the request against the model, started if need be."""
+        pool, structured, sampling = served.pool, arguments.structured, arguments.sampling
+        prompt = Text(arguments.prompt)
+        self._gate(arguments, served)
         verify = None
-        if decoder is not None and structured is not None:
-            verify = _verifier(decoder, structured, stops=bool(sampling.stop))
-        finish = self._observed(request_id, arguments, caller) if self._observers else None
+        if structured is not None:
+            decoder, structured = await asyncio.to_thread(self._checked, structured, served.capabilities)
+            verify = _verifier(decoder, structured, sampling.stop)
+        facts = pool.known_facts or await pool.ready(watch.deadline)
+        if facts.capabilities is not served.capabilities:
+            self._gate(arguments, replace(served, capabilities=facts.capabilities))
+        if not surely_fits(
+            prompt,
+            sampling.max_tokens,
+            overhead=facts.prompt_token_overhead,
+            context_length=facts.context_length,
+        ):
+            check_context(
+                await pool.count_tokens(prompt), sampling.max_tokens, context_length=facts.context_length
+            )
+        request_id = str(uuid.uuid4())
         return CompletionStream(
-            request_id, served.pool.generate(request), watch, verify=verify, finish=finish
+            request_id,
+            pool,
+            GenerationRequest(prompt, sampling, structured, None, watch.deadline),
+            watch,
+            verify=verify,
+            finish=self._observed(request_id, arguments, caller) if self._observers else None,
         )
 
     # -- the gate --------------------------------------------------------------------------------------------
@@ -261,18 +281,23 @@ class Completions:
 
 
 def _verifier(
-    decoder: GuidedDecoder, structured: StructuredOutput, *, stops: bool
-) -> Callable[[str, FinishReason], None]:
+    decoder: GuidedDecoder, structured: StructuredOutput, stops: Sequence[str]
+) -> Callable[[Sequence[GenerationChunk]], None]:
     """C03: what ended by itself obeys in full; what was cut is accepted so far."""
 
-    def verify(text: str, finish_reason: FinishReason) -> None:
-        if finish_reason == "stop" and decoder.verify(structured, text, complete=True):
-            return
-        if (finish_reason == "length" or stops) and decoder.verify(structured, text, complete=False):
-            return
-        raise ServerError(
-            f"the engine's output does not obey guided_{structured.kind}; it was withheld from the end on. "
-            f"It began {text[:80]!r}"
-        )
+    def verify(chunks: Sequence[GenerationChunk]) -> None:
+        text = "".join(chunk.text for chunk in chunks)
+        complete = chunks[-1].finish_reason == "stop" and not _stopped(chunks, stops)
+        if not decoder.verify(structured, text, complete=complete):
+            raise ServerError(
+                f"the engine's output does not obey guided_{structured.kind}; it was withheld from the end on. "
+                f"It began {text[:80]!r}"
+            )
 
     return verify
+
+
+def _stopped(chunks: Sequence[GenerationChunk], stops: Sequence[str]) -> bool:
+    """Whether a stop sequence is among what was generated, which the tokens tell also where it was left out."""
+    generated = "".join(token.text for chunk in chunks for token in chunk.tokens)
+    return any(stop in generated for stop in stops)

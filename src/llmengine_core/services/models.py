@@ -91,7 +91,7 @@ class Models:
         await self._owned(name, caller)
         await self._catalog.change(name, lambda now: replace(now, status=ModelStatus.DELETE_IN_PROGRESS))
         await self._serving.stop(name)
-        self._serving.forget(name)
+        await self._serving.forget(name)
         return await self._catalog.remove(name)
 
     async def wait(self, name: str, *, caller: str = "root") -> ModelRecord:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,8 @@ class Serving:
         self._deployments = deployments
         self._locks = Path(settings.home) / "locks"
         self._served: dict[str, Served] = {}
-        self._work: dict[str, asyncio.Task[Any]] = {}
+        self._work: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def serve(self, name: str, caller: str) -> Served:
         """The model's pool, made ready if need be. Raises ``NotFoundError``, or why it can't be served."""
@@ -77,40 +80,39 @@ class Serving:
         if served is not None and served.record.builtin:
             return served
         record = await self._catalog.find(name)
-        if record is not None and record.visible_to(caller) and record.is_pending and self._must_wait(record):
-            await asyncio.shield(self.make_ready(name))
-            record = await self._catalog.find(name)
-        if record is None or record.status is ModelStatus.DELETE_IN_PROGRESS:
-            self.forget(name)
-            raise await self._catalog.missing(name, caller)
-        if not record.visible_to(caller):
+        if record is None or not record.visible_to(caller):
             raise await self._catalog.missing(name, caller)
         if record.plan.chosen is None:
             raise resolution_error(record.plan)
         if record.is_pending:
-            self.make_ready(name)
-        return await asyncio.shield(self._once(f"{name} entering", self._enter(record)))
-
-    def _must_wait(self, record: ModelRecord) -> bool:
-        """Whether there is nothing that could serve while the model is made ready."""
-        return record.pending is None
-
-    async def _enter(self, record: ModelRecord) -> Served:
-        """Serve the model as it stands in ``record``; what served it before lets its requests finish."""
-        name = record.spec.name
-        old = self._served.get(name)
-        if old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan):
-            served = replace(old, record=record, checked_at=time.monotonic())
-        else:
-            pool = await self._lease(record.spec, record.plan)
-            info = self._registry.backends[pool.deployment.backend]
-            served = Served(record, info.name, info.capabilities, pool, time.monotonic())
-        self._served[name] = served
-        if old is not None and old.pool is not served.pool:
-            self._deployments.release(name, old.pool)
+            making = self.make_ready(name)
+            if record.pending is None:  # there is nothing yet that could serve meanwhile
+                await asyncio.shield(making)
+        served = await asyncio.shield(self._once(("enter", name), self._enter(name)))
+        if served is None:
+            raise await self._catalog.missing(name, caller)
         return served
 
-    async def _lease(self, spec: ModelSpec, plan: Plan) -> Pool:
+    async def _enter(self, name: str) -> Served | None:
+        """Serve the model as it stands now; what served it before lets its requests finish."""
+        async with self._turns[name]:
+            old = self._served.get(name)
+            record = await self._catalog.find(name)
+            if record is None or record.status is ModelStatus.DELETE_IN_PROGRESS:
+                self._drop(name)
+                return None
+            if old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan):
+                served = replace(old, record=record, checked_at=time.monotonic())
+            else:
+                pool = await self._lease(record.spec, record.plan)
+                info = self._registry.backends[pool.deployment.backend]
+                served = Served(record, info.name, info.capabilities, pool, time.monotonic())
+            self._served[name] = served
+            if old is not None and old.pool is not served.pool:
+                self._deployments.release(name, old.pool)
+            return served
+
+    async def _lease(self, spec: ModelSpec, plan: Plan, *, holder: str | None = None) -> Pool:
         deployment = await self._provisioner.prepare(spec, plan)
         info = self._registry.backends.get(deployment.backend)
         if info is None:
@@ -127,15 +129,19 @@ class Serving:
             queue_size=self._settings.queue_size,
         )
 
-        async def failed(error: LLMEngineError) -> None:
-            await self._failed(spec.name, error.message)
+        async def heard(error: LLMEngineError | None) -> None:
+            await self._note_health(spec.name, error)
 
         return self._deployments.lease(
-            spec.name, deployment, lambda: self._registry.load(info), bounds, on_failed=failed
+            holder or spec.name, deployment, lambda: self._registry.load(info), bounds, on_health=heard
         )
 
-    def forget(self, name: str) -> None:
+    async def forget(self, name: str) -> None:
         """Serve a model no more; its requests finish."""
+        async with self._turns[name]:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
         served = self._served.pop(name, None)
         if served is not None:
             self._deployments.release(name, served.pool)
@@ -144,9 +150,9 @@ class Serving:
 
     def make_ready(self, name: str) -> asyncio.Task[None]:
         """Carry out what is pending for a model, in a task of the engine's; one at a time for each model."""
-        return self._once(name, self._carry_out(name))
+        return self._once(("ready", name), self._carry_out(name))
 
-    def _once(self, key: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _once(self, key: tuple[str, str], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._work.get(key)
         if task is not None:
             work.close()
@@ -155,7 +161,7 @@ class Serving:
         task.add_done_callback(lambda done: self._over(key, done))
         return task
 
-    def _over(self, key: str, task: asyncio.Task[Any]) -> None:
+    def _over(self, key: tuple[str, str], task: asyncio.Task[Any]) -> None:
         self._work.pop(key, None)
         if not task.cancelled():
             task.exception()  # It is in the record, and with those who waited; nobody else needs to hear of it.
@@ -165,16 +171,15 @@ class Serving:
         async with file_lock(self._locks / f"model-{name}"):
             while (record := await self._begun(name)) is not None:
                 spec, plan = _intended(record)
+                ready = replace(record, spec=spec, plan=plan, status=ModelStatus.READY, pending=None)
                 try:
-                    await self._try(spec, plan)
+                    async with self._tried(record, spec, plan):
+                        if await self._catalog.change(name, _unless_changed(record, ready)) is not None:
+                            await self._enter(name)
                 except LLMEngineError as error:
                     if await self._failed(name, error.message, of=record):
                         raise
-                    continue  # It was changed meanwhile, so that this failure says nothing of it any more.
-                ready = replace(record, spec=spec, plan=plan, status=ModelStatus.READY, pending=None)
-                done = await self._catalog.change(name, _unless_changed(record, ready))
-                if done is not None:
-                    await self._enter(done)
+                    # It was changed meanwhile, so that this failure says nothing of it any more.
 
     async def _begun(self, name: str) -> ModelRecord | None:
         """The model, marked as being worked on; None where nothing is pending."""
@@ -183,34 +188,53 @@ class Serving:
             lambda now: replace(now, status=ModelStatus.UPDATE_IN_PROGRESS) if now.is_pending else None,
         )
 
-    async def _try(self, spec: ModelSpec, plan: Plan) -> None:
-        """Prepare the weights; of a model that serves already, also see that its new form starts."""
-        served = self._served.get(spec.name)
-        if served is None:
-            await self._provisioner.prepare(spec, plan)
+    @asynccontextmanager
+    async def _tried(self, record: ModelRecord, spec: ModelSpec, plan: Plan) -> AsyncIterator[None]:
+        """With the weights prepared; where a model changes what it runs, also with a replica of its new form."""
+        deployment = await self._provisioner.prepare(spec, plan)
+        if record.pending is None or deployment.key == await self._key_of(record):
+            yield
             return
-        pool = await self._lease(spec, plan)
-        if pool is served.pool:
-            return
+        trial = f"{spec.name} (trial)"
+        pool = await self._lease(spec, plan, holder=trial)
         try:
             await pool.ready(None)
-        except BaseException:
-            self._deployments.release(spec.name, pool)
-            raise
+            yield
+        finally:
+            self._deployments.release(trial, pool)
 
-    async def _failed(self, name: str, reason: str, *, of: ModelRecord | None = None) -> bool:
-        """Note why a model failed, unless it isn't what it was; whether it was noted."""
+    async def _key_of(self, record: ModelRecord) -> str | None:
+        """What a model runs; None where that is gone, so that a change is what mends it."""
+        try:
+            return (await self._provisioner.prepare(record.spec, record.plan)).key
+        except LLMEngineError:
+            return None
+
+    async def _failed(self, name: str, reason: str, *, of: ModelRecord) -> bool:
+        """Note why a change failed, unless the model isn't what it was; whether it was noted."""
 
         def noted(now: ModelRecord) -> ModelRecord | None:
-            if now.status is ModelStatus.DELETE_IN_PROGRESS or (of is not None and now != of):
+            if now != of:
                 return None
             return replace(now, status=ModelStatus.UPDATE_FAILED, pending=None, reason=reason)
 
         return await self._catalog.change(name, noted) is not None
 
+    async def _note_health(self, name: str, error: LLMEngineError | None) -> None:
+        """Note that a model's starts fail, or succeed after all; a change that is pending decides for itself."""
+
+        def noted(now: ModelRecord) -> ModelRecord | None:
+            if now.is_pending or now.status is ModelStatus.DELETE_IN_PROGRESS:
+                return None
+            if error is None:
+                return replace(now, status=ModelStatus.READY, reason=None)
+            return replace(now, status=ModelStatus.UPDATE_FAILED, reason=error.message)
+
+        await self._catalog.change(name, noted)
+
     async def stop(self, name: str) -> None:
         """End what is being carried out for a model."""
-        task = self._work.get(name)
+        task = self._work.get(("ready", name))
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
