@@ -105,6 +105,11 @@ def test_a_factory_is_a_module_and_a_name_in_it(path: str) -> None:
         (BACKEND, {"memory_factor": 0.0}, "memory_factor is 0.0; it must be above 0"),
         (BACKEND, {"memory_factor": float("nan")}, "memory_factor is nan; it must be float"),
         (BACKEND, {"capabilities": Capabilities(adapters="often")}, "capabilities is"),  # type: ignore[arg-type]
+        (
+            BACKEND,
+            {"capabilities": Capabilities(structured_excludes=frozenset({"top"}))},
+            "holds 'top'; allowed",
+        ),
         (BACKEND, {"environment": EnvironmentSpec(distribution="x", module=3)}, "environment is"),  # type: ignore[arg-type]
         (TRANSFORM, {"source_format": ""}, "must be named"),
         (TRANSFORM, {"source_format": "b"}, "neither converts nor quantizes"),

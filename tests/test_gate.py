@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,36 @@ def test_c13_what_is_not_declared_is_refused_and_who_could_is_named(what: str) -
     with pytest.raises(UnsupportedFeatureError, match=f"'small' does not support {what}; big could"):
         gate(*ASKED[what], Capabilities())
     gate(*ASKED[what], EVERYTHING)
+
+
+@pytest.mark.parametrize("what", [name for name in ASKED if not name.startswith("guided_")])
+def test_c13_what_does_not_go_with_a_constraint_is_refused_and_who_could_is_named(what: str) -> None:
+    excluded = "logprobs" if what == "return_token_log_probs" else what
+    apart = replace(EVERYTHING, structured_excludes=frozenset({excluded}))
+    sampling, constraint = ASKED[what][0], StructuredOutput("regex", "a")
+    with pytest.raises(
+        UnsupportedFeatureError,
+        match=f"'small' does not support {what} together with guided_regex; big could",
+    ):
+        gate(sampling, constraint, apart)
+    gate(sampling, None, apart)
+    gate(SamplingParams(), constraint, apart)
+    gate(sampling, constraint, EVERYTHING)
+
+
+@given(*[st.booleans()] * 4, st.sampled_from([frozenset(), frozenset({"presence_penalty"})]))
+def test_what_excludes_less_is_no_narrowing(
+    penalty: bool, logprobs: bool, constraints: bool, both: bool, excludes: frozenset[str]
+) -> None:
+    declared = replace(EVERYTHING, structured_excludes=excludes)
+    narrow = Capabilities(
+        presence_penalty=penalty,
+        logprobs=logprobs,
+        structured=frozenset({"json"}) if constraints else frozenset(),
+        structured_excludes=frozenset() if both else frozenset({"presence_penalty"}),
+    )
+    assert narrow.within(declared) == (not (penalty and constraints and both and excludes))
+    assert declared.within(declared)
 
 
 @given(st.sampled_from([None, 0.0]), st.floats(0, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llmengine_core.errors import BadRequestError, ResolutionError
@@ -337,6 +339,17 @@ def test_missing_checkers_are_noted_and_missing_capabilities_fail() -> None:
     assert any("llmengine-llguidance" in note for note in resolve(spec(), bare, LAPTOP).notes)
     plan = resolve(spec(), bare, LAPTOP, needs=Capabilities(logprobs=True, adapters="at_load"))
     assert rule(plan, "llama_cpp", "capabilities").fact == "can't do logprobs, adapters at_load"
+
+
+def test_what_must_go_with_a_constraint_is_looked_for() -> None:
+    apart = replace(LLAMA.info.capabilities, top_k=True, structured_excludes=frozenset({"top_k"}))
+    backend = Declared(replace(LLAMA.info, capabilities=apart), "llamacpp")
+    declarations = replace(BOTH, backends=(backend,))
+    both = Capabilities(top_k=True, structured=frozenset({"json"}))
+    refusal = rule(resolve(spec(), declarations, LAPTOP, needs=both), "llama_cpp", "capabilities")
+    assert refusal.fact == "can't do top_k together with a constraint"
+    for needs in (Capabilities(top_k=True), Capabilities(structured=frozenset({"json"}))):
+        assert resolve(spec(), declarations, LAPTOP, needs=needs).choice
 
 
 # -- M10 and the texts -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from llmengine_core.types.capabilities import COMBINABLE
 from llmengine_core.types.declarations import BackendInfo, Info, StorageInfo, StoreInfo, TransformInfo
 from llmengine_core.types.models import ModelCard
 
@@ -81,6 +82,10 @@ def _backend(info: BackendInfo) -> Iterator[str]:
         yield 'accelerators is empty; it must hold "cpu", "cuda" or both'
     if info.max_shards < 1:
         yield f"max_shards is {info.max_shards}; it must be at least 1"
+    if unknown := info.capabilities.structured_excludes - COMBINABLE:
+        yield (
+            f"capabilities.structured_excludes holds {min(unknown)!r}; allowed: {', '.join(sorted(COMBINABLE))}"
+        )
     if info.memory_factor <= 0:
         yield f"memory_factor is {info.memory_factor}; it must be above 0"
 

@@ -3,42 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from operator import attrgetter
+from typing import TypeAlias
 
 from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import Messages, Text, TokenIds
-from llmengine_core.types.sampling import SamplingParams, StructuredOutput
+from llmengine_core.types.sampling import SamplingParams, StructuredKind, StructuredOutput
 
 __all__ = ["check_capabilities", "check_context", "surely_fits"]
 
 Prompt = Text | TokenIds | Messages
+Need: TypeAlias = tuple[str, Callable[[Capabilities], bool]]
+"""What is asked for, in a user's words, and whether a backend has it."""
+WORDS = {"logprobs": "return_token_log_probs"}
+"""What users call a capability, where it isn't by its name."""
 
 
 def needs(
     prompt: Prompt, sampling: SamplingParams, structured: StructuredOutput | None, adapter: str | None
-) -> Iterable[tuple[str, Callable[[Capabilities], bool]]]:
+) -> Iterable[Need]:
     """What a request asks for beyond what every backend does, and how to tell that it is declared."""
-    if sampling.logprobs:
-        yield "return_token_log_probs", lambda c: c.logprobs
-    if sampling.presence_penalty:
-        yield "presence_penalty", lambda c: c.presence_penalty
-    if sampling.frequency_penalty:
-        yield "frequency_penalty", lambda c: c.frequency_penalty
-    if sampling.temperature > 0 and sampling.top_k is not None:
-        yield "top_k", lambda c: c.top_k
-    if sampling.temperature > 0 and sampling.top_p < 1:
-        yield "top_p", lambda c: c.top_p
-    if sampling.seed is not None:
-        yield "seed", lambda c: c.seed
+    values = list(_values(sampling))
+    for name in values:
+        yield WORDS.get(name, name), attrgetter(name)
     if structured is not None:
         kind = structured.kind
         yield f"guided_{kind}", lambda c: kind in c.structured
+        for name in values:
+            yield f"{WORDS.get(name, name)} together with guided_{kind}", partial(_combines, name, kind)
     if isinstance(prompt, TokenIds):
         yield "a prompt of token ids", lambda c: c.token_ids
     if isinstance(prompt, Messages):
         yield "messages", lambda c: c.messages
     if adapter is not None:
         yield "an adapter", lambda c: c.adapters != "none"
+
+
+def _values(sampling: SamplingParams) -> Iterable[str]:
+    """The capabilities that sampling values ask for, where they have an effect."""
+    if sampling.logprobs:
+        yield "logprobs"
+    if sampling.presence_penalty:
+        yield "presence_penalty"
+    if sampling.frequency_penalty:
+        yield "frequency_penalty"
+    if sampling.temperature > 0 and sampling.top_k is not None:
+        yield "top_k"
+    if sampling.temperature > 0 and sampling.top_p < 1:
+        yield "top_p"
+    if sampling.seed is not None:
+        yield "seed"
+
+
+def _combines(name: str, kind: StructuredKind, capabilities: Capabilities) -> bool:
+    alone: bool = getattr(capabilities, name)
+    return alone and kind in capabilities.structured and name not in capabilities.structured_excludes
 
 
 def check_capabilities(

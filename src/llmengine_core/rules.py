@@ -219,6 +219,9 @@ def _capabilities(case: Case) -> RuleResult:
         if getattr(needs, each.name) is True and not getattr(has, each.name)
     ]
     missing += [f"guided_{kind}" for kind in sorted(needs.structured - has.structured)]
+    if needs.structured <= has.structured:
+        both = sorted(needs.combined & has.structured_excludes)
+        missing += [f"{name} together with a constraint" for name in both]
     if not Capabilities(adapters=needs.adapters).within(has):
         missing.append(f"adapters {needs.adapters}")
     if needs.structured_dialect not in (None, has.structured_dialect):

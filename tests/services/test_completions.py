@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ from llmengine_core.interfaces.observer import Observer, RequestFinished, Reques
 from llmengine_core.settings import Settings
 from llmengine_core.testing import echo
 from llmengine_core.testing.echo import EchoSession
-from llmengine_core.types.declarations import ObserverInfo
+from llmengine_core.types.declarations import BackendInfo, ObserverInfo
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest
 
 
@@ -60,6 +61,32 @@ async def test_c09_what_is_wrong_is_raised_before_the_stream(engine: Engine) -> 
         await engine.completions.stream(ask(model="ecko"))
     with pytest.raises(UnsupportedFeatureError, match="'echo' does not support guided_choice"):
         await engine.completions.stream(ask(guided_choice=["a"]))
+
+
+async def test_c13_what_does_not_go_with_a_constraint_is_refused_before_anything_starts(
+    settings: Settings,
+) -> None:
+    (info,) = echo.register_backends()
+    excludes = replace(
+        info.capabilities,
+        structured=frozenset({"regex"}),
+        structured_dialect="llguidance",
+        structured_excludes=frozenset({"presence_penalty"}),
+    )
+
+    @hookimpl
+    def register_backends() -> list[BackendInfo]:
+        return [replace(info, name="apart", priority=info.priority + 1, capabilities=excludes)]
+
+    plugin = ModuleType("apart")
+    plugin.CONTRACT, plugin.register_backends = 1, register_backends  # type: ignore[attr-defined]
+    async with Engine(settings, plugins=[echo, plugin]) as engine:
+        with pytest.raises(
+            UnsupportedFeatureError,
+            match="'apart' does not support presence_penalty together with guided_regex",
+        ):
+            await engine.completions.stream(ask(guided_regex="a", presence_penalty=0.5))
+        assert (await engine._serving.serve("echo", "root")).pool.size == 0
 
 
 async def test_c10_closing_gives_the_slot_back(engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from llamacpp_engine import Engine, lark
@@ -58,6 +59,13 @@ async def test_c03_nothing_untranslated_reaches_the_engine(
     constraint = StructuredOutput("regex", "a", translation)
     with pytest.raises(ServerError, match="not translated"):
         await engine.complete("Hi", structured=constraint)
+
+
+async def test_c13_what_the_session_refuses_is_declared(engine: Engine) -> None:
+    params: dict[str, Any] = {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "seed": 1, "logprobs": True}
+    assert engine.session.facts.capabilities.structured_excludes == {"presence_penalty"}
+    answer = await engine.complete("Hi", structured=lark('"a"'), frequency_penalty=0.5, **params)
+    assert answer.text == "a"
 
 
 async def test_c13_a_presence_penalty_under_a_constraint_is_refused(engine: Engine) -> None:

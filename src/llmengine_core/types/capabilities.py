@@ -7,9 +7,11 @@ from typing import Literal, TypeAlias
 
 from llmengine_core.types.sampling import StructuredKind
 
-__all__ = ["AdapterSupport", "Capabilities"]
+__all__ = ["COMBINABLE", "AdapterSupport", "Capabilities"]
 
 AdapterSupport: TypeAlias = Literal["none", "at_load", "dynamic"]
+COMBINABLE = frozenset({"logprobs", "presence_penalty", "frequency_penalty", "top_k", "top_p", "seed"})
+"""What a request may ask for besides a constraint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Capabilities:
     """The kinds of constraint that it enforces while it generates."""
     structured_dialect: str | None = None
     """The language that it wants constraints in (``GuidedDecoder.translate``)."""
+    structured_excludes: frozenset[str] = frozenset()
+    """Those above that can't be combined with a constraint, by name: "presence_penalty"."""
     token_ids: bool = False
     """Takes prompts as token ids."""
     messages: bool = False
@@ -41,6 +45,13 @@ class Capabilities:
     """Greedy text is the same whatever else is running."""
     cancels_prefill: bool = False
     """A request cancelled while its prompt is being read stops within 2 s."""
+
+    @property
+    def combined(self) -> frozenset[str]:
+        """What can be asked for together with a constraint, by name."""
+        if not self.structured:
+            return frozenset()
+        return frozenset(name for name in COMBINABLE - self.structured_excludes if getattr(self, name))
 
     def within(self, other: Capabilities) -> bool:
         """Whether these are a narrowing of ``other``: nothing here that is not there."""
@@ -54,5 +65,6 @@ class Capabilities:
             flags
             and self.structured <= other.structured
             and self.structured_dialect in (None, other.structured_dialect)
+            and self.combined <= other.combined
             and order[self.adapters] <= order[other.adapters]
         )

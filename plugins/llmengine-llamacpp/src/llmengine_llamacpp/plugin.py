@@ -21,6 +21,7 @@ CAPABILITIES = Capabilities(
     seed=True,
     structured=frozenset({"json", "regex", "choice", "grammar"}),
     structured_dialect="llguidance",
+    structured_excludes=frozenset({"presence_penalty"}),  # see penalties
     token_ids=True,
     messages=True,
     cancels_prefill=True,
