@@ -89,7 +89,7 @@ def read():
     say(len(chunks), chunks[-1].output.finished, chunks[-1].output.num_completion_tokens)
 def answer():
     threading.main_thread().join()
-    say(ask().output.text)
+    say(ask(guided_choice=["Rome"]).output.text)
 for work in (read, answer):
     threading.Thread(target=work).start()
 begun.wait()
@@ -98,7 +98,17 @@ begun.wait()
     streamed, answered = sorted(said, key=len, reverse=True)
     assert streamed[0] > 30
     assert streamed[1:] == [True, 40]
-    assert answered == [" Paris.\n"]
+    assert answered == ["Rome"]
+
+
+def test_a_thread_may_be_the_first_to_call_after_the_main_one(program: Program) -> None:
+    code = """
+def first():
+    threading.main_thread().join()
+    say(len(Model.list().model_endpoints))
+threading.Thread(target=first).start()
+"""
+    assert program.run(code) == [[1]]
 
 
 IDLE = "ask(); say('there'); heard()"
