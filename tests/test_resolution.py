@@ -81,6 +81,7 @@ def transforms(draw: st.DrawFn, name: str) -> Declared[TransformInfo]:
         source_format=source,
         target_format=target,
         methods=methods,
+        sources=draw(st.none() | some_methods),
     )
     return Declared(info, "transforms")
 

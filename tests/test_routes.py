@@ -32,6 +32,7 @@ def transforms(draw: st.DrawFn) -> list[TransformInfo]:
                 source_format=source,
                 target_format=target,
                 methods=draw(st.frozensets(st.sampled_from(METHODS), min_size=least, max_size=1)),
+                sources=draw(st.none() | st.frozensets(st.sampled_from(METHODS), max_size=1)),
             )
         )
     return infos
@@ -63,6 +64,11 @@ def chains(start: str, infos: list[TransformInfo], seen: tuple[str, ...]) -> lis
     return found
 
 
+def begins(info: TransformInfo, stored: str | None) -> bool:
+    """Whether a transform takes a checkpoint that is stored so."""
+    return stored in FULL_PRECISION or info.sources is None or stored in info.sources
+
+
 def best(
     checkpoint: CheckpointFacts, infos: list[TransformInfo], backend: BackendInfo, method: str | None
 ) -> int | None:
@@ -70,6 +76,8 @@ def best(
     lengths = []
     start = str(checkpoint.format)
     for chain in chains(start, infos, (start,)):
+        if chain and not begins(chain[0], checkpoint.quantization):
+            continue
         ends = chain[-1].target_format if chain else start
         made: Any = chain[-1].methods if chain and chain[-1].methods else None
         stored = None if chain else checkpoint.quantization
@@ -123,6 +131,18 @@ def test_the_order_of_transforms_means_nothing(
     assert one.plain(backend) == other.plain(backend)
     for method in METHODS:
         assert one.quantized(backend, method) == other.quantized(backend, method)
+
+
+def test_what_was_quantized_is_not_offered_to_those_that_do_not_start_from_it() -> None:
+    hard = TransformInfo(
+        name="hard", factory="x:Y", source_format="a", target_format="a", methods=frozenset({"q4"}),
+        sources=frozenset({"q8"}),
+    )  # fmt: skip
+    engine = BackendInfo(name="e", factory="x:Y", capabilities=Capabilities(), formats=frozenset({"a"}))
+    for stored, offered in (("q5", ["q5"]), ("q8", ["q4", "q8"]), ("f16", ["f16", "q4"]), (None, ["q4"])):
+        routes = Routes(CheckpointFacts(url="/x", format="a", quantization=stored), [hard])
+        assert routes.offered(engine) == offered
+        assert (routes.quantized(engine, "q4") is not None) == ("q4" in offered)
 
 
 def test_of_equal_ways_the_transform_with_the_higher_priority_is_taken() -> None:

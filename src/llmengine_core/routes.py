@@ -43,7 +43,7 @@ class Routes:
         self._format, self._stored = checkpoint.format, checkpoint.quantization
         ranked = sorted(transforms, key=lambda info: (-info.priority, info.name))
         self._quantizers = [info for info in ranked if info.methods]
-        self._reached = _conversions(checkpoint.format, [info for info in ranked if not info.methods])
+        self._reached = _conversions(checkpoint, [info for info in ranked if not info.methods])
         self._by_formats: dict[frozenset[str], _Ways] = {}
 
     def plain(self, backend: BackendInfo) -> Route | None:
@@ -86,6 +86,8 @@ class Routes:
             before = self._reached.get(info.source_format, () if self._format is None else None)
             if before is None or info.target_format not in formats:
                 continue
+            if not before and not _starts(info, self._stored):
+                continue
             for method in info.methods:
                 if method not in found or len(before) + 1 < len(found[method].steps):
                     step = TransformStep(
@@ -107,10 +109,16 @@ def _route(steps: tuple[TransformStep, ...], how: str) -> Route:
     return Route(steps, how, via)
 
 
+def _starts(info: TransformInfo, stored: str | None) -> bool:
+    """Whether a transform may be the first step; those behind it find full precision."""
+    return info.sources is None or stored in FULL_PRECISION or stored in info.sources
+
+
 def _conversions(
-    start: str | None, transforms: list[TransformInfo]
+    checkpoint: CheckpointFacts, transforms: list[TransformInfo]
 ) -> Mapping[str, tuple[TransformStep, ...]]:
     """For each format that can be converted to, the shortest chain; nothing where the start isn't known."""
+    start = checkpoint.format
     if start is None:
         return {}
     reached: dict[str, tuple[TransformStep, ...]] = {start: ()}
@@ -119,7 +127,9 @@ def _conversions(
         farther: list[str] = []
         for source in edge:
             for info in transforms:
-                if info.source_format == source and info.target_format not in reached:
+                if info.source_format != source or info.target_format in reached:
+                    continue
+                if source != start or _starts(info, checkpoint.quantization):
                     step = TransformStep(
                         transform=info.name, source_format=source, target_format=info.target_format
                     )

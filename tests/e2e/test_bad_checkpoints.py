@@ -163,3 +163,20 @@ def test_weights_that_go_later_are_told_of(made: Callable[..., Path]) -> None:
     with pytest.raises(errors.BadRequestError, match=r"are gone: there is no .*checkpoint_path"):
         answer(model="gone")
     Model.delete("gone")
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_m05_a_second_hard_quantization_is_refused_at_once_and_what_is_offered_is_named(
+    weights: Path, given: bool
+) -> None:
+    with pytest.raises(errors.ResolutionError, match=r"'q4_0' \(offers f16, q4_1, q5_0, q5_1, q8_0\)"):
+        Model.create(
+            name="smaller",
+            model=MODEL,
+            checkpoint_path=str(weights) if given else None,
+            inference_framework="llama_cpp",
+            inference_framework_image_tag="latest",
+            quantize="q4_0",
+        )
+    with pytest.raises(errors.NotFoundError):
+        Model.get("smaller")

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 
 from llmengine_core.errors import BadRequestError
 from llmengine_core.gguf import GGUFHeader, read_header
+from llmengine_core.routes import Routes
 from llmengine_core.types.launch import Deployment
+from llmengine_core.types.plan import CheckpointFacts
 from llmengine_llamacpp import host, plugin
 from llmengine_llamacpp.backend import LlamaCppBackend
 from llmengine_llamacpp.card import SMOLLM2
+from llmengine_llamacpp.worker.requantize import ENOUGH, EXACT, METHODS
 from llmengine_llamacpp.worker.serve import LARGEST_BATCH, LEAST_BATCH, affordable_context, batch_tokens
 
 
@@ -49,6 +52,23 @@ def test_the_card_tells_the_truth_about_the_weights(weights: Path) -> None:
     assert header.quantization == source.quantization
     assert header.parameters == SMOLLM2.parameters
     assert header.number("llama.context_length") == SMOLLM2.context_length
+
+
+def test_each_quantization_is_declared_from_where_it_breaks_nothing() -> None:
+    declared = {method: info.sources for info in plugin.register_transforms() for method in info.methods}
+    assert set(declared) == set(METHODS)
+    for method, (_, _, takes) in METHODS.items():
+        fit = {stored for stored, (_, _, has) in METHODS.items() if not takes < has < ENOUGH} - EXACT
+        sources = declared[method]
+        assert fit == (sources if sources is not None else set(METHODS) - EXACT)
+
+
+def test_m05_what_the_card_can_be_quantized_to_is_offered_and_nothing_else() -> None:
+    (source,) = SMOLLM2.sources
+    (backend,) = plugin.register_backends()
+    checkpoint = CheckpointFacts(url=source.url, format=source.format, quantization=source.quantization)
+    routes = Routes(checkpoint, plugin.register_transforms())
+    assert routes.offered(backend) == ["f16", "q4_1", "q5_0", "q5_1", "q8_0"]
 
 
 def test_a_missing_openmp_is_found_without_loading_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:

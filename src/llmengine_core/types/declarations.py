@@ -83,6 +83,8 @@ class TransformInfo(Info):
     target_format: str
     methods: frozenset[str] = frozenset()
     """Quantizations that it can produce; empty for a mere conversion."""
+    sources: frozenset[str] | None = None
+    """Quantizations of a checkpoint that it starts from, besides full precision; None for any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

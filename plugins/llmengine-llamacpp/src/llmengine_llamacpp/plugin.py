@@ -26,6 +26,8 @@ CAPABILITIES = Capabilities(
     messages=True,
     cancels_prefill=True,
 )
+FEW_BITS = ("q5_1", "q5_0", "q4_1", "q4_0")
+"""Ways to store weights that lose something, from more bits to fewer."""
 
 
 @hookimpl
@@ -49,14 +51,24 @@ def register_backends() -> list[BackendInfo]:
 def register_transforms() -> list[TransformInfo]:
     """Checkpoints requantized offline; 8 bits are read faster than 4 on most CPUs."""
     return [
-        TransformInfo(
-            name="gguf_requantize",
-            factory="llmengine_llamacpp.requantize:Requantize",
-            source_format="gguf",
-            target_format="gguf",
-            methods=frozenset({"f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"}),
-        )
+        _requantization("gguf_requantize", "f16", "q8_0", sources=None),
+        # To quantize once more, to fewer bits, what has few already breaks models.
+        *(
+            _requantization(f"gguf_{method}", method, sources=frozenset({"q8_0", *FEW_BITS[at:]}))
+            for at, method in enumerate(FEW_BITS)
+        ),
     ]
+
+
+def _requantization(name: str, *methods: str, sources: frozenset[str] | None) -> TransformInfo:
+    return TransformInfo(
+        name=name,
+        factory="llmengine_llamacpp.requantize:Requantize",
+        source_format="gguf",
+        target_format="gguf",
+        methods=frozenset(methods),
+        sources=sources,
+    )
 
 
 @hookimpl
