@@ -71,9 +71,12 @@ def test_m04_safetensors_and_pytorch_files() -> None:
     assert file(b"PK\x03\x04" + bytes(200)).problem, "another zip archive is no model"
 
 
-def test_m04_a_tar_file_is_seen_when_it_is_unpacked() -> None:
+def test_m04_archives_are_refused_at_once_with_what_mends_it() -> None:
     for archive in (bytes(257) + b"ustar" + bytes(250), b"\x1f\x8b" + bytes(100)):
-        assert (file(archive).format, file(archive).problem) == (None, None)
+        problem = file(archive).problem
+        assert problem is not None
+        assert "archive" in problem.message
+        assert problem.mend == "unpack it and name the folder"
 
 
 def test_m04_a_hugging_face_folder_prefers_safetensors() -> None:

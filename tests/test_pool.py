@@ -322,7 +322,7 @@ async def test_crash_loops_back_off_and_are_reported_once(
     reported: list[str | None] = []
 
     async def heard(error: Exception | None) -> None:
-        reported.append(error and str(error))
+        reported.append(None if error is None else str(error))
 
     world.refusals = [ServerError(f"crash {n}") for n in range(1, GIVE_UP_AFTER + 3)]
     pool = Deployments(world).lease("mine", DEPLOYMENT, lambda: world, Bounds(), on_health=heard)
@@ -362,7 +362,7 @@ async def test_leases_share_a_pool_and_the_last_one_drains_it(world: World) -> N
     deployments.release("one", first)
     late = asyncio.create_task(answer(first))
     world.gate.set()
-    assert await asyncio.gather(running, queued, late) == ["ab"] * 3
+    assert [await each for each in (running, queued, late)] == ["ab"] * 3
     first.let_go()
     assert world.alive
     first.let_go()

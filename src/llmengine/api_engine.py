@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from llmengine_core import home
 from llmengine_core.arguments.checks import http_url, text
+from llmengine_core.callers import caller_of
 from llmengine_core.errors import UnsupportedFeatureError
 
 if TYPE_CHECKING:
     from llmengine_core.engine import Engine
 
-__all__ = ["APIEngine", "get_api_key", "get_base_path", "set_api_key", "set_base_path"]
+__all__ = ["APIEngine", "get_api_key", "get_base_path", "get_caller", "set_api_key", "set_base_path"]
 
 _api_key: str | None = None
 _base_path: str | None = None
@@ -22,6 +23,11 @@ _base_path: str | None = None
 def get_api_key() -> str:
     """Who the caller is: as set here, else ``SCALE_API_KEY``, else "root"."""
     return _api_key or os.environ.get("SCALE_API_KEY") or "root"
+
+
+def get_caller() -> str:
+    """The caller's name in records: "root", or a digest that tells keys apart and doesn't give them away."""
+    return caller_of(_api_key or os.environ.get("SCALE_API_KEY"))
 
 
 def set_api_key(api_key: str | None) -> None:

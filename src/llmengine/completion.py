@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from llmengine.api_engine import APIEngine, get_api_key
+from llmengine.api_engine import APIEngine, get_caller
 from llmengine.data_types.completion import CompletionSyncResponse
 from llmengine.streams import AsyncCompletionStream, CompletionStream
 from llmengine_core.arguments.checks import boolean, headers
@@ -184,7 +184,7 @@ class Completion(APIEngine):
             **client_only,
         )
         streamed = boolean("stream", stream)
-        engine, caller = cls._engine(), get_api_key()
+        engine, caller = cls._engine(), get_caller()
         if streamed:
             return CompletionStream(engine, arguments, caller=caller)
         create = partial(engine.completions.create, arguments, caller=caller)
@@ -290,7 +290,7 @@ class Completion(APIEngine):
             **client_only,
         )
         streamed = boolean("stream", stream)
-        engine, caller = await cls._aengine(), get_api_key()
+        engine, caller = await cls._aengine(), get_caller()
         if streamed:
             return await AsyncCompletionStream.open(engine, arguments, caller=caller)
         done = await acall(engine, partial(engine.completions.create, arguments, caller=caller))

@@ -6,7 +6,7 @@ import base64
 from functools import partial
 from typing import IO
 
-from llmengine.api_engine import APIEngine, get_api_key
+from llmengine.api_engine import APIEngine, get_caller
 from llmengine.data_types.file import (
     DeleteFileResponse,
     GetFileContentResponse,
@@ -53,7 +53,7 @@ class File(APIEngine):
         """
         upload = Upload(file)
         engine = cls._engine()
-        store = partial(engine.files.upload, upload.pieces(), filename=upload.filename, caller=get_api_key())
+        store = partial(engine.files.upload, upload.pieces(), filename=upload.filename, caller=get_caller())
         return UploadFileResponse(id=call(engine, store, instead="engine.files.upload").id)
 
     @classmethod
@@ -70,7 +70,7 @@ class File(APIEngine):
         """
         key = text("file_id", file_id, FILE_ID)
         engine = cls._engine()
-        get = partial(engine.files.get, key, caller=get_api_key())
+        get = partial(engine.files.get, key, caller=get_caller())
         return GetFileResponse.model_validate(file_response(call(engine, get, instead="engine.files.get")))
 
     @classmethod
@@ -91,7 +91,7 @@ class File(APIEngine):
         async def read() -> bytes:
             return b"".join([piece async for piece in engine.files.read(key, caller=caller)])
 
-        caller = get_api_key()
+        caller = get_caller()
         content = call(engine, read, instead="engine.files.read")
         return GetFileContentResponse(id=key, content=_as_text(content))
 
@@ -106,7 +106,7 @@ class File(APIEngine):
             print(File.list().json())
         """
         engine = cls._engine()
-        records = call(engine, partial(engine.files.list, caller=get_api_key()), instead="engine.files.list")
+        records = call(engine, partial(engine.files.list, caller=get_caller()), instead="engine.files.list")
         return ListFilesResponse.model_validate({"files": [file_response(each) for each in records]})
 
     @classmethod
@@ -123,7 +123,7 @@ class File(APIEngine):
         """
         key = text("file_id", file_id, FILE_ID)
         engine = cls._engine()
-        delete = partial(engine.files.delete, key, caller=get_api_key())
+        delete = partial(engine.files.delete, key, caller=get_caller())
         return DeleteFileResponse(deleted=call(engine, delete, instead="engine.files.delete"))
 
 

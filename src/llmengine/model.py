@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TypeAlias, Unpack
 
-from llmengine.api_engine import APIEngine, get_api_key
+from llmengine.api_engine import APIEngine, get_caller
 from llmengine.data_types.enums import (
     LLMInferenceFramework,
     LLMSource,
@@ -142,7 +142,7 @@ class Model(APIEngine):
         )
         headers("request_headers", request_headers)
         engine = cls._engine()
-        create = partial(engine.models.create, spec, caller=get_api_key())
+        create = partial(engine.models.create, spec, caller=get_caller())
         record = call(engine, create, instead="engine.models.create")
         return CreateLLMEndpointResponse(endpoint_creation_task_id=record.id)
 
@@ -159,7 +159,7 @@ class Model(APIEngine):
         name = text("model", model, "the name of a model")
         headers("request_headers", request_headers)
         engine = cls._engine()
-        get = partial(engine.models.get, name, caller=get_api_key())
+        get = partial(engine.models.get, name, caller=get_caller())
         record = call(engine, get, instead="engine.models.get")
         return GetLLMEndpointResponse.model_validate(model_response(record))
 
@@ -175,9 +175,7 @@ class Model(APIEngine):
         """
         headers("request_headers", request_headers)
         engine = cls._engine()
-        records = call(
-            engine, partial(engine.models.list, caller=get_api_key()), instead="engine.models.list"
-        )
+        records = call(engine, partial(engine.models.list, caller=get_caller()), instead="engine.models.list")
         return ListLLMEndpointsResponse.model_validate(
             {"model_endpoints": [model_response(each) for each in records]}
         )
@@ -247,7 +245,7 @@ class Model(APIEngine):
             **client_only,
         }
         engine = cls._engine()
-        update = partial(engine.models.update, name, changes, caller=get_api_key())
+        update = partial(engine.models.update, name, changes, caller=get_caller())
         record = call(engine, update, instead="engine.models.update")
         return UpdateLLMEndpointResponse(endpoint_creation_task_id=record.id)
 
@@ -266,7 +264,7 @@ class Model(APIEngine):
         name = text("model_endpoint_name", model_endpoint_name, "the name of a model")
         headers("request_headers", request_headers)
         engine = cls._engine()
-        delete = partial(engine.models.delete, name, caller=get_api_key())
+        delete = partial(engine.models.delete, name, caller=get_caller())
         return DeleteLLMEndpointResponse(deleted=call(engine, delete, instead="engine.models.delete"))
 
     @classmethod

@@ -46,9 +46,9 @@ class Upload:
         try:
             piece = self._read(PIECE)
             return piece.encode() if isinstance(piece, str) else memoryview(piece).tobytes()
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:  # the caller's own object may raise anything
             raise BadRequestError(
-                f"file {self.filename!r} can't be read: {error}; it must be {ALLOWED}"
+                f"file {self.filename!r} can't be read: {type(error).__name__}: {error}; it must be {ALLOWED}"
             ) from error
 
 

@@ -128,13 +128,15 @@ def _describe_file(url: str, name: str, files: _Files) -> CheckpointFacts:
             )
         case "pytorch":
             return CheckpointFacts(url=url, format="pytorch", size=size)
-        case "archive":  # what is in it is seen when it is unpacked
-            return CheckpointFacts(url=url, size=size)
+        case "archive":
+            raise BadHeader(
+                "it is an archive, and archives can't be served yet", "unpack it and name the folder"
+            )
     head = files.head(name, SNIFF)
     for start, reason, mend in STRANGERS:
         if head[: len(start)].lower() == start:
             raise BadHeader(reason, mend)
-    raise BadHeader("it is in no format that is known here (GGUF, safetensors, PyTorch, tar)")
+    raise BadHeader("it is in no format that is known here (GGUF, safetensors, PyTorch)")
 
 
 def _describe_folder(url: str, files: _Files) -> Description:

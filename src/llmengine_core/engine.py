@@ -111,7 +111,7 @@ class Engine:
         """The plugins, and what the settings name of them. Reads files: runs in a thread."""
         settings = self.settings
         try:
-            settings.home.mkdir(parents=True, exist_ok=True)
+            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # uploads are their owners' only
         except OSError as error:
             raise ServerError(
                 f"the state folder {settings.home} can't be made: {error.strerror}; set LLMENGINE_HOME to a folder "

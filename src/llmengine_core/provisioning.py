@@ -75,6 +75,7 @@ class Provisioner:
             quantization=spec.quantize or plan.checkpoint.quantization,
             tensor_parallel_size=spec.num_shards,
             per_worker=spec.per_worker,
+            options={} if spec.cpus is None else {"cpus": spec.cpus},
         )
 
     # -- fetch -----------------------------------------------------------------------------------------------

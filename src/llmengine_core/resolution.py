@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from llmengine_core.arguments.quantity import quantity_bytes
+from llmengine_core.hardware import infer
 from llmengine_core.routes import FULL_PRECISION, Routes
 from llmengine_core.rules import NO_NEEDS, RULES, Case
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import Declarations
+from llmengine_core.types.declarations import BackendInfo, Declarations
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import Candidate, CheckpointFacts, Facts, Plan, RuleResult, Verdict
 
@@ -55,7 +56,14 @@ def resolve(
         chosen=best.name if best else None,
         asked=_asked(spec),
         notes=tuple(_notes(spec, declarations, facts, best)) if best else (),
+        hardware=infer(spec, facts.checkpoint, _info(best, declarations), facts.host, weight_bytes)
+        if best
+        else None,
     )
+
+
+def _info(candidate: Candidate, declarations: Declarations) -> BackendInfo:
+    return next(each.info for each in declarations.backends if each.info.name == candidate.name)
 
 
 def _rank(candidate: Candidate, framework: str) -> tuple[bool, bool, int, str, str]:
@@ -157,7 +165,7 @@ def _notes(spec: ModelSpec, declarations: Declarations, facts: Facts, best: Cand
         yield f"gpu_type={spec.gpu_type} is not compared with this machine's GPUs"
     if spec.high_priority:
         yield "high_priority is stored, but there is no prewarmed pool here that it could take a place in"
-    info = next(each.info for each in declarations.backends if each.info.name == best.name)
+    info = _info(best, declarations)
     dialects = {dialect for each in declarations.guided_decoders for dialect in each.info.dialects}
     if info.capabilities.structured and info.capabilities.structured_dialect not in dialects:
         yield "guided requests are refused until a checker is here: python -m pip install llmengine-llguidance"

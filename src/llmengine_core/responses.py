@@ -120,6 +120,7 @@ def model_response(record: ModelRecord) -> Response:
 def _endpoint(record: ModelRecord) -> Response:
     """The original's description of an endpoint, and the plan."""
     spec = record.spec
+    hardware = record.plan.hardware
     created_at = datetime.fromtimestamp(record.created_at, UTC).isoformat()
     return {
         "id": record.id,
@@ -147,11 +148,11 @@ def _endpoint(record: ModelRecord) -> Response:
             "unavailable_workers": None,
         },
         "resource_state": {
-            "cpus": spec.cpus,
-            "gpus": spec.gpus,
-            "memory": spec.memory,
-            "gpu_type": spec.gpu_type,
-            "storage": spec.storage,
+            "cpus": hardware.cpus if hardware else spec.cpus,
+            "gpus": hardware.gpus if hardware else spec.gpus,
+            "memory": hardware.memory if hardware else spec.memory,
+            "gpu_type": hardware.gpu_type if hardware else spec.gpu_type,
+            "storage": hardware.storage if hardware else spec.storage,
             "nodes_per_worker": 1,
             "optimize_costs": None,
         },

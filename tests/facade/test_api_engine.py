@@ -103,3 +103,14 @@ def test_the_original_clients_version_check_is_accepted_and_does_nothing(
 ) -> None:
     monkeypatch.setenv("LLM_ENGINE_DISABLE_VERSION_CHECK", "true")
     assert Completion.create("scripted", "hello").output.text == "hello"
+
+
+def test_m09_the_callers_name_tells_keys_apart_and_gives_none_away() -> None:
+    names = set()
+    for key in ("sk-one", "sk-two"):
+        api_engine.set_api_key(key)
+        names.add(api_engine.get_caller())
+        assert key not in api_engine.get_caller()
+        assert api_engine.get_caller() == api_engine.get_caller()
+    assert len(names) == 2
+    api_engine.set_api_key(None)

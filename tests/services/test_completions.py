@@ -24,11 +24,20 @@ from llmengine_core.errors import (
 )
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
+from llmengine_core.services.completions import _verifier
 from llmengine_core.settings import Settings
 from llmengine_core.testing import echo
 from llmengine_core.testing.echo import EchoSession
 from llmengine_core.types.declarations import BackendInfo, ObserverInfo
-from llmengine_core.types.generation import GenerationChunk, GenerationRequest
+from llmengine_core.types.generation import (
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Token,
+    Usage,
+)
+from llmengine_core.types.sampling import StructuredOutput
+from llmengine_llguidance.decoder import LLGuidanceDecoder
 
 
 def ask(prompt: str = "one two three", **arguments: Any) -> CompletionArguments:
@@ -180,6 +189,47 @@ async def test_c09_an_answer_without_an_end_is_an_error(
 
     _, error = await failing(engine, monkeypatch, break_off)
     assert isinstance(error, ServerError)
+
+
+async def test_c09_an_engine_that_closes_under_an_answer_is_an_error_not_a_short_answer(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed(self: EchoSession, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        yield GenerationChunk("a")
+        yield GenerationChunk("", (), "cancelled", Usage(1, 1))
+
+    _, error = await failing(engine, monkeypatch, closed)
+    assert isinstance(error, ServerError)
+    with pytest.raises(ServerError, match="closed while it answered"):
+        await engine.completions.create(ask())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason", "stops", "obeys"),
+    [
+        (["ye", "s"], "stop", (), True),
+        (["ye"], "stop", (), False),
+        (["ye"], "length", (), True),
+        (["no"], "length", (), False),
+        (["ye"], "stop", ("s",), False),  # ended by itself, though there was a stop sequence
+        (["ye", "s"], "stop", ("s",), True),
+    ],
+)
+def test_c03_what_ended_by_itself_obeys_in_full_and_what_was_cut_so_far(
+    pieces: list[str], reason: FinishReason, stops: tuple[str, ...], obeys: bool
+) -> None:
+    structured = StructuredOutput("choice", ("yes",))
+    verify = _verifier(LLGuidanceDecoder(), structured, stops)
+    text = "".join(pieces)
+    for stop in stops:
+        text = text.partition(stop)[0]
+    tokens = tuple(Token(number, piece) for number, piece in enumerate(pieces))
+    chunks = [GenerationChunk(text, tokens), GenerationChunk("", (), reason, Usage(1, 1))]
+    if obeys:
+        verify(chunks)
+    else:
+        with pytest.raises(ServerError, match="does not obey"):
+            verify(chunks)
 
 
 # -- observers -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import llmengine_core.testing
 from llmengine_core.arguments.completion import parse_completion
 from llmengine_core.arguments.model import parse_model
 from llmengine_core.engine import Engine
-from llmengine_core.errors import BadRequestError, NotFoundError, ResolutionError
+from llmengine_core.errors import BadRequestError, NotFoundError, ResolutionError, ServerError
+from llmengine_core.interfaces.backend import Session
 from llmengine_core.settings import Settings
 from llmengine_core.testing import echo
+from llmengine_core.testing.echo import EchoBackend, EchoSession
+from llmengine_core.types.generation import GenerationChunk, GenerationRequest
+from llmengine_core.types.launch import Deployment, Endpoint
 from llmengine_core.types.models import ModelSpec, ModelStatus
 
 ECHO_WEIGHTS = Path(llmengine_core.testing.__file__).with_name("echo.gguf")
@@ -203,3 +208,77 @@ async def test_m10_a_model_can_be_deleted_while_it_is_made(engine: Engine) -> No
         assert await engine.models.delete("mine")
         with pytest.raises(NotFoundError):
             await complete(engine, "mine")
+
+
+async def test_m10_a_change_lets_the_requests_that_wait_finish(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    generate = EchoSession.generate
+
+    async def gated(self: EchoSession, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        await gate.wait()
+        async for chunk in generate(self, request):
+            yield chunk
+
+    monkeypatch.setattr(EchoSession, "generate", gated)
+    await engine.models.create(spec(per_worker=1))
+    await engine.models.wait("mine")
+    answers = [asyncio.create_task(complete(engine, "mine")) for _ in range(4)]
+    pool = (await engine._serving.serve("mine", "root")).pool
+    async with asyncio.timeout(10):
+        while pool.queued < 3:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0)
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(ECHO_WEIGHTS.read_bytes())
+    await engine.models.update("mine", {"checkpoint_path": str(copy)})
+    assert (await engine.models.wait("mine")).status is ModelStatus.READY
+    assert (await engine._serving.serve("mine", "root")).pool is not pool
+    gate.set()
+    assert [await answer for answer in answers] == ["a b"] * 4
+
+
+async def test_m10_a_change_is_tried_out_also_where_the_model_is_not_served_yet(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(ECHO_WEIGHTS.read_bytes())
+    async with Engine(settings, plugins=[echo]) as one:
+        await one.models.create(spec())
+        await one.models.wait("mine")
+    connect = EchoBackend.connect
+
+    async def refuse(self: EchoBackend, endpoint: Endpoint, deployment: Deployment) -> Session:
+        if deployment.weights == str(copy):
+            raise ServerError("unknown architecture")
+        return await connect(self, endpoint, deployment)
+
+    monkeypatch.setattr(EchoBackend, "connect", refuse)
+    async with Engine(settings, plugins=[echo]) as two:
+        await two.models.update("mine", {"checkpoint_path": str(copy)})
+        failed = await two.models.wait("mine")
+        assert (failed.status, failed.reason) == (ModelStatus.UPDATE_FAILED, "unknown architecture")
+        assert await complete(two, "mine") == "a b"
+
+
+async def test_m10_what_was_deleted_while_it_was_looked_up_is_not_served(engine: Engine) -> None:
+    await engine.models.create(spec(min_workers=1))
+    await engine.models.wait("mine")
+    await engine._serving.forget("mine")
+    entering = asyncio.create_task(complete(engine, "mine"))
+    await asyncio.sleep(0)
+    await engine.models.delete("mine")
+    await asyncio.gather(entering, return_exceptions=True)
+    assert "mine" not in engine._serving._served
+    assert not [key for key, pool in engine._serving._deployments.pools.items() if "mine" in pool.holders]
+
+
+async def test_m10_failing_starts_are_noted_and_taken_back(engine: Engine) -> None:
+    await engine.models.create(spec())
+    await engine.models.wait("mine")
+    await engine._serving._note_health("mine", ServerError("out of memory"))
+    record = await engine.models.get("mine")
+    assert (record.status, record.reason) == (ModelStatus.UPDATE_FAILED, "out of memory")
+    await engine._serving._note_health("mine", None)
+    record = await engine.models.get("mine")
+    assert (record.status, record.reason) == (ModelStatus.READY, None)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from llmengine_core.callers import caller_of
 from llmengine_core.cli.console import Console
 from llmengine_core.cli.progress import ProgressLine
 from llmengine_core.engine import Engine
@@ -39,7 +40,7 @@ def run(console: Console, work: Callable[[Engine], Awaitable[T]]) -> T:
 
 def caller() -> str:
     """In whose name calls are made."""
-    return os.environ.get("SCALE_API_KEY") or "root"
+    return caller_of(os.environ.get("SCALE_API_KEY"))
 
 
 async def _opened(engine: Engine, work: Callable[[Engine], Awaitable[T]]) -> T:

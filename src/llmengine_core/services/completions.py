@@ -193,8 +193,8 @@ class Completions:
         self._gate(arguments, served)
         verify = None
         if structured is not None:
-            decoder, structured = await asyncio.to_thread(self._checked, structured, served.capabilities)
-            verify = _verifier(decoder, structured, sampling.stop)
+            decoder, checked = await asyncio.to_thread(self._checked, structured, served.capabilities)
+            verify, structured = _verifier(decoder, checked, sampling.stop), checked
         facts = pool.known_facts or await pool.ready(watch.deadline)
         if facts.capabilities is not served.capabilities:
             self._gate(arguments, replace(served, capabilities=facts.capabilities))

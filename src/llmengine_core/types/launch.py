@@ -30,7 +30,7 @@ class Deployment:
     """Most requests that one replica works on at once."""
     adapters: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Launch options of the backend's own, JSON values."""
+    """Launch options, JSON values: "cpus" where the spec says how many each worker gets, and the backend's own."""
 
     @property
     def key(self) -> str:

@@ -11,6 +11,7 @@ __all__ = [
     "Candidate",
     "CheckpointFacts",
     "Facts",
+    "Hardware",
     "HostFacts",
     "Plan",
     "PluginFault",
@@ -100,6 +101,18 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """M06: what each worker should get, as given or inferred from the model's size."""
+
+    cpus: int
+    memory: str | None
+    """A Kubernetes quantity, "24Gi"; None where the size of the weights isn't known."""
+    storage: str | None
+    gpus: int
+    gpu_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that resolution may know; seen by ``inspection``, never by the resolver itself."""
 
@@ -169,6 +182,8 @@ class Plan:
     """What else the spec asked for, for people: "quantize" → "awq"."""
     notes: tuple[str, ...] = ()
     """What the caller should know although it fits."""
+    hardware: Hardware | None = None
+    """What each worker of the chosen candidate should get."""
 
     @property
     def choice(self) -> Candidate | None:
