@@ -318,3 +318,31 @@ def test_resolving_touches_nothing() -> None:
     """
     root = Path(__file__).parents[1]
     assert run(root, program.replace('"benchmarks"', repr(str(root / "benchmarks")))) == []
+
+
+# -- resources ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4 << 30), st.integers(1, 4 << 30), st.sampled_from(["memory", "storage"]))
+def test_m06_less_than_the_weights_take_is_refused_with_what_would_do(
+    size: int, asked: int, field: str
+) -> None:
+    info = BackendInfo(
+        name="alpha", factory="x:Y", capabilities=Capabilities(), formats=frozenset({"gguf"}),
+        environment=EnvironmentSpec(distribution="a", module="a"),
+    )  # fmt: skip
+    facts = Facts(
+        checkpoint=CheckpointFacts(url="/m.gguf", path="/m.gguf", format="gguf", size=size),
+        host=HostFacts(cpus=2, memory=64 * GIB),
+        backends={"alpha": BackendFacts(importable=True, version="1")},
+    )
+    spec = ModelSpec(name="m", model="m", inference_framework="alpha", checkpoint_path="/m.gguf")
+    declarations = Declarations(backends=(Declared(info, "plugin"),))
+    plan = resolve(replace(spec, **{field: str(asked)}), declarations, facts)  # type: ignore[arg-type]
+    least = int(size * info.memory_factor) if field == "memory" else size
+    assert (plan.chosen is None) == (asked < least)
+    rule = next(rule for rule in plan.candidates[0].rules if rule.rule == "memory")
+    if rule.mend is not None:
+        name, value = rule.mend.split("=")
+        mended = resolve(replace(spec, **{name: value.strip("'")}), declarations, facts)  # type: ignore[arg-type]
+        assert mended.chosen == "alpha"

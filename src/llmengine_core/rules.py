@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from types import MappingProxyType
 
+from llmengine_core.arguments.quantity import quantity_bytes
 from llmengine_core.routes import Routes
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo, Declared
@@ -194,6 +195,11 @@ def _memory(case: Case) -> RuleResult:
     if case.weight_bytes is None:
         return RuleResult("memory", UNKNOWN, "the size of the weights isn't known yet")
     need = int(case.weight_bytes * case.info.memory_factor)
+    for field, least in (("memory", need), ("storage", case.weight_bytes)):
+        given = getattr(case.spec, field)
+        if given is not None and (quantity_bytes(given) or 0) < least:
+            mend = f"{field}='{-(-least // 2**20)}Mi'"
+            return RuleResult("memory", FAILED, f"{field}={given!r} is less than the {_size(least)} it takes", mend)
     if case.spec.gpus or "cpu" not in case.info.accelerators:
         room = case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards)
         where = "its GPUs have"
