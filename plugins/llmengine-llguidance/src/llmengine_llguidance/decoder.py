@@ -138,7 +138,7 @@ def _json(text: str) -> _Program:
         raise UnsupportedFeatureError(f"guided_json: {error}") from None
     except SchemaError as error:
         raise BadRequestError(f"guided_json is no valid JSON Schema: {error}") from None
-    spaced = {"x-guidance": _SPACING, **schema}
+    spaced = {**schema, "x-guidance": _SPACING}  # last: the compiler puts the last keyword in its place
     free = _build("json", f"start: %json {json.dumps(schema)}\n")
     return _Program(f"start: %json {json.dumps(spaced)}\n", free.matcher)
 

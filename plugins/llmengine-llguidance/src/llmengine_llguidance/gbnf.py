@@ -247,11 +247,10 @@ class _Writer:
             return self._names[symbol.name]
         if isinstance(symbol, _Character):
             return symbol.lexeme
-        bounds = (
-            ""
-            if symbol.most == 1 == symbol.least
-            else f"{{{symbol.least},{'' if symbol.most is None else symbol.most}}}"
-        )
+        if symbol.most == 0:
+            return '""'
+        most = "" if symbol.most is None else symbol.most
+        bounds = "" if (symbol.least, symbol.most) == (1, 1) else f"{{{symbol.least},{most}}}"
         inner = self._options(symbol.options)
         alone = len(symbol.options) == 1 and len(symbol.options[0]) == 1
         if (alone and not isinstance(symbol.options[0][0], _Group)) or (

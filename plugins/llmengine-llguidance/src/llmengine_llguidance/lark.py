@@ -15,13 +15,13 @@ from llmengine_llguidance import limits
 from llmengine_llguidance.grammars import GrammarError, UnsupportedGrammarError, check_size, position
 from llmengine_llguidance.patterns import Flavour, PatternError, UnsupportedPatternError, translate
 
-__all__ = ["normalize"]
+__all__ = ["COMMON_TERMINALS", "normalize"]
 
 _TOKEN = re.compile(
     r"""
     (?P<blank>[ \t\r]++|(?:\#|//)[^\n]*+)
   | (?P<line>\n)
-  | (?P<string>"(?:\\[^\n]|[^"\\\n])*+"i?)
+  | (?P<string>"(?:\\[^\n]|[^"\\\x00-\x1f\x7f])*+"i?)
   | (?P<regex>/(?:\\[^\n]|[^/\\\n])++/[imslux]*)
   | (?P<directive>%[a-zA-Z]+)
   | (?P<special><[^<>\s]+>|@)
@@ -34,9 +34,12 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(u[0-9A-Fa-f]{4}|[\"\\/bfnrt])|(.))")
 _OUTSIDE_LARK = {"[": "an attribute of a rule", "{": "a template", ".": "a priority", "::": "a parameter"}
-_UNCLOSED = {'"': "a string is never closed", "/": "a regular expression is never closed"}
-_COMMON = frozenset(
-    [
+_UNCLOSED = {
+    '"': "a string is never closed, or holds a control character",
+    "/": "a regular expression is never closed",
+}
+COMMON_TERMINALS = frozenset(
+    {
         "CNAME",
         "C_COMMENT",
         "CPP_COMMENT",
@@ -61,8 +64,9 @@ _COMMON = frozenset(
         "WORD",
         "WS",
         "WS_INLINE",
-    ]
+    }
 )
+"""What there is to import from ``common``."""
 
 
 def normalize(grammar: str) -> str:
@@ -170,7 +174,7 @@ class _Reader:
             raise self._unsupported(f"an import from {library.text!r}", library)
         names = [self._next()] if self._next().text == "." else self._listed()
         for name in names:
-            if name.text not in _COMMON:
+            if name.text not in COMMON_TERMINALS:
                 raise self._unsupported(f"the import of {name.text!r}", name)
         alias = self._next().text[2:].strip() if self._peek().kind == "alias" else None
         self._defined.update([alias] if alias else [name.text for name in names])

@@ -15,6 +15,9 @@ __all__ = ["CompileError", "Matcher"]
 _SLICE = 16
 """Bytes between two looks at the clock."""
 
+_REASON = 300
+"""Characters of a reason; it may quote all that it is about."""
+
 _POSITION = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _LISTING = re.compile(r"\n(?: +\d+ \| |  while processing ).*", re.DOTALL)
 _STATE = re.compile(r"\n?<(?:state|backtrace).*", re.DOTALL)
@@ -27,7 +30,8 @@ class CompileError(Exception):
         text = _STATE.sub("", _LISTING.sub("", report)).strip()
         place = _POSITION.match(text)
         self.line, self.column = (int(place[1]), int(place[2])) if place else (0, 0)
-        self.reason = text[place.end() :] if place else text
+        reason = text[place.end() :] if place else text
+        self.reason = reason if len(reason) <= _REASON else f"{reason[:_REASON]}…"
         super().__init__(self.reason)
 
 

@@ -154,6 +154,11 @@ def _parse(text: str) -> Any:
         if depth > 2 * limits.SCHEMA_DEPTH:
             raise SchemaError(f"it is nested more than {2 * limits.SCHEMA_DEPTH} levels deep")
         level = [each for outer in level for each in _inside(outer)]
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise SchemaError("it holds a lone surrogate; give whole characters") from None
     return value
 
 
