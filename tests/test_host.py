@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmengine_core.host import host_facts
+from llmengine_core.host import host_facts, usable_cores
 from llmengine_core.types.plan import HostFacts
 
 GIB = 1 << 30
@@ -79,6 +79,7 @@ def test_groups_of_version_1_limit_too(tmp_path: Path) -> None:
 def test_a_quota_of_processors_is_at_least_one(tmp_path: Path, quota: str, cpus: int | None) -> None:
     root = machine(tmp_path, **{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota}\n"})
     assert here(root).cpus == (cpus or len(os.sched_getaffinity(0)))
+    assert usable_cores(root) == sorted(os.sched_getaffinity(0))[:cpus]
 
 
 @pytest.fixture

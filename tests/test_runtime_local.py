@@ -19,8 +19,9 @@ import pytest
 from llmengine_core import processes
 from llmengine_core.errors import ServerError
 from llmengine_core.http import HttpClient
+from llmengine_core.interfaces.runtime import Replica
 from llmengine_core.runtime_local import LocalRuntime
-from llmengine_core.types.launch import LaunchSpec
+from llmengine_core.types.launch import LaunchSpec, Resources
 from llmengine_core.types.progress import Progress
 
 # A worker: loads in steps, listens on the socket it was given, and answers those who hold the key.
@@ -69,7 +70,8 @@ def there(path: str | Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+    """What is in it, but for the files that stand for cores, which stay."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith("core-")]
 
 
 async def refusal(runtime: LocalRuntime, code: str) -> str:
@@ -82,7 +84,7 @@ async def test_a_replica_answers_at_its_endpoint_with_its_key_only(runtime: Loca
     replica = await runtime.start(worker(document={"model": "/m"}, env={"FLAVOUR": "plain"}))
     endpoint = replica.endpoint
     path = endpoint.address.removeprefix("unix:")
-    assert endpoint.facts["document"] == {"model": "/m", "address": endpoint.address}
+    assert endpoint.facts["document"] == {"model": "/m", "address": endpoint.address, "threads": 1}
     assert endpoint.facts["env"] == "plain"
     assert "ready" not in endpoint.facts
     assert endpoint.key not in repr(endpoint)
@@ -104,6 +106,41 @@ async def test_replicas_share_nothing(runtime: LocalRuntime) -> None:
     endpoints = [(await replica).endpoint for replica in [runtime.start(worker()) for _ in range(3)]]
     assert len({endpoint.address for endpoint in endpoints}) == 3
     assert len({endpoint.key for endpoint in endpoints}) == 3
+
+
+async def test_a_replica_has_its_threads_until_it_has_ended(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmengine_core.runtime_local.usable_cores", lambda: [0, 1, 2])
+
+    async def start() -> Replica:
+        return await runtime.start(worker(resources=Resources(threads=2)))
+
+    def threads(replica: Replica) -> int:
+        return int(replica.endpoint.facts["document"]["threads"])
+
+    first, second, third = await start(), await start(), await start()
+    assert [threads(each) for each in (first, second, third)] == [2, 1, 1]
+    os.kill(first.endpoint.facts["pid"], signal.SIGKILL)
+    await first.wait()
+    await second.aclose()
+    assert threads(await start()) == 2
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", None])
+async def test_a_start_that_fails_gives_its_threads_back(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch, code: str | None
+) -> None:
+    monkeypatch.setattr("llmengine_core.runtime_local.usable_cores", lambda: [0, 1])
+    with monkeypatch.context() as broken:
+        if code is None:
+            broken.setattr(sys, "executable", "/no/python")
+        with pytest.raises(ServerError):
+            await runtime.start(
+                LaunchSpec(argv=(sys.executable, "-c", code or ""), resources=Resources(threads=2))
+            )
+    replica = await runtime.start(worker(resources=Resources(threads=2)))
+    assert replica.endpoint.facts["document"]["threads"] == 2
 
 
 async def test_closing_a_replica_ends_it_and_takes_its_socket(runtime: LocalRuntime) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmengine_core.types.plan import HostFacts
 
-__all__ = ["host_facts"]
+__all__ = ["host_facts", "usable_cores"]
 
 ASK_SECONDS = 10
 """How long the driver may take to answer."""
@@ -27,6 +27,11 @@ def host_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) 
     return HostFacts(cpus=_cpus(groups), memory=_memory(root, groups), gpus=gpus, gpu_memory=gpu_memory)
 
 
+def usable_cores(root: Path = Path("/")) -> list[int]:
+    """The numbers of the processors that this process may use, no more of them than its cgroups leave time for."""
+    return _cores()[: _cpus(list(_cgroups(root)))]
+
+
 def _cgroups(root: Path) -> Iterator[Path]:
     """The folders of this process's control groups and of all that contain them."""
     for line in _lines(root / "proc/self/cgroup"):
@@ -37,8 +42,14 @@ def _cgroups(root: Path) -> Iterator[Path]:
         yield from (each for each in (inner, *inner.parents) if each == mount or mount in each.parents)
 
 
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def _cpus(groups: list[Path]) -> int:
-    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cpus = float(len(_cores()))
     for group in groups:
         quota, period = [*_word(group / "cpu.max").split(), "", ""][:2]
         if not quota:

@@ -45,19 +45,21 @@ async def spawn(
     unlink: Sequence[str | Path] = (),
     grace: float = 2.0,
     on_message: OnMessage | None = None,
+    on_end: Callable[[], None] | None = None,
 ) -> Child:
     """Start ``argv`` (an absolute program and its arguments) under a supervisor.
 
     ``env`` is added to our environment. ``document`` is the one JSON line that the child reads from its
     standard input; secrets belong there, never in ``argv`` or ``env``. The files in ``unlink`` are removed
     after the child's end. ``grace`` is how many seconds it gets between SIGTERM and SIGKILL.
+    ``on_end`` is called from the loop once it is gone with all that it started, however that came about.
 
     Call it from a thread that lives as long as the child shall: the kernel ends the supervisor when the
     thread that started it ends. A program that can't be run is a child that exits with 127, the reason on
     its standard error. Raises ``OSError`` where not even the supervisor can be started. Cancelling the call
     ends what was started.
     """
-    child = Child(asyncio.get_running_loop(), grace, on_message)
+    child = Child(asyncio.get_running_loop(), grace, on_message, on_end)
     order = {
         "parent": os.getpid(),
         "argv": list(argv),
@@ -88,12 +90,19 @@ def close_all() -> None:
 class Child:
     """One program under its supervisor."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, grace: float, on_message: OnMessage | None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        grace: float,
+        on_message: OnMessage | None,
+        on_end: Callable[[], None] | None,
+    ) -> None:
         self.pid = 0
         """The program's own process id, which is also its process group's."""
         self._loop = loop
         self._grace = grace
         self._on_message = on_message
+        self._at_end = on_end
         self._started: asyncio.Future[None] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self._report: dict[str, int | None] | None = None
@@ -262,6 +271,8 @@ class Child:
         _children.discard(self)
         code = os.waitstatus_to_exitcode(status)
         ended = self._report or {"code": code if code >= 0 else None, "signal": -code if code < 0 else None}
+        if self._at_end is not None:
+            self._at_end()
         self._exit.set_result(Exit(ended["code"], ended["signal"], self.reason()))
         if not self._started.done():
             self._started.set_exception(OSError(errno.ECHILD, f"the supervisor ended early: {self.reason()}"))

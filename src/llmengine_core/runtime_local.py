@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llmengine_core.admission import Threads
 from llmengine_core.errors import ServerError
+from llmengine_core.host import usable_cores
 from llmengine_core.interfaces.runtime import Replica, Runtime
-from llmengine_core.processes import Child, spawn
+from llmengine_core.processes import Child, OnMessage, spawn
 from llmengine_core.rundir import RuntimeFolder
 from llmengine_core.types.launch import Endpoint, Exit, LaunchSpec
 from llmengine_core.types.progress import OnProgress, Progress
@@ -44,13 +47,7 @@ class LocalRuntime(Runtime):
             elif on_progress is not None and isinstance(done := message.get("progress"), int | float):
                 on_progress(Progress(spec.subject, str(message.get("phase", "load")), float(done), 1.0))
 
-        document = {**spec.document, "address": address, "key": key}
-        try:
-            child = await spawn(
-                spec.argv, env=spec.env, document=document, unlink=[socket], on_message=on_message
-            )
-        except OSError as error:
-            raise ServerError(f"{_name(spec)}: can't start a process: {error}") from error
+        child = await self._spawn(spec, folder.root, socket, {"address": address, "key": key}, on_message)
         self._children = {other for other in self._children if not other.ended} | {child}
         ended = asyncio.ensure_future(child.wait())
         try:
@@ -82,6 +79,28 @@ class LocalRuntime(Runtime):
         if self._folder is not None:
             with suppress(OSError):
                 await asyncio.to_thread((await self._folder).close)
+
+    async def _spawn(
+        self, spec: LaunchSpec, folder: Path, socket: Path, facts: Mapping[str, str], on_message: OnMessage
+    ) -> Child:
+        """The process, with threads that are its own until it has ended."""
+        cores = await asyncio.to_thread(usable_cores)
+        try:
+            threads = Threads(folder, spec.resources.threads, subject=_name(spec), cores=cores)
+            try:
+                return await spawn(
+                    spec.argv,
+                    env=spec.env,
+                    document={**spec.document, **facts, "threads": threads.granted},
+                    unlink=[socket],
+                    on_message=on_message,
+                    on_end=threads.release,
+                )
+            except BaseException:
+                threads.release()
+                raise
+        except OSError as error:
+            raise ServerError(f"{_name(spec)}: can't start a process: {error}") from error
 
     async def _take_folder(self) -> RuntimeFolder:
         if self._closed:

@@ -87,35 +87,52 @@ def test_a_launch_is_data_without_secrets(deployment: Deployment) -> None:
         "weights": deployment.weights,
         "context_length": 512,
         "slots": 4,
-        "threads": 1,
     }
     assert spec.resources.threads == 1
 
 
-def test_one_core_is_left_to_others(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, threads in ((1, 1), (2, 1), (8, 7)):
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
-        monkeypatch.setattr("os.cpu_count", lambda n=cores: n)
-        assert LlamaCppBackend().launch(replace(deployment, options={})).resources.threads == threads
+@pytest.mark.parametrize(
+    ("cores", "options", "threads"),
+    [
+        (1, {}, 1),
+        (2, {}, 1),
+        (8, {}, 7),
+        (8, {"cpus": 3}, 3),
+        (8, {"cpus": 64}, 7),
+        (8, {"threads": 8}, 8),
+        (8, {"cpus": 2, "threads": 8}, 2),
+    ],
+)
+def test_one_core_is_left_to_others(
+    deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    options: dict[str, int],
+    threads: int,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert LlamaCppBackend().launch(replace(deployment, options=options)).resources.threads == threads
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": "2"}, {"threads": True}, {"gpu_layers": 3}])
+@pytest.mark.parametrize(
+    "options", [{"threads": 0}, {"threads": "2"}, {"threads": True}, {"gpu_layers": 3}, {"cpus": 0}]
+)
 def test_launch_options_are_checked(deployment: Deployment, options: dict[str, Any]) -> None:
-    with pytest.raises(BadRequestError, match="threads"):
+    with pytest.raises(BadRequestError, match=r"threads|cpus is 0"):
         LlamaCppBackend().launch(replace(deployment, options=options))
 
 
-@given(st.integers(0, 10**12), st.integers(1, 256))
-def test_batches_of_prompt_fit_the_model_and_the_machine(parameters: int, threads: int) -> None:
-    tokens = batch_tokens(parameters, threads)
+@given(st.integers(0, 10**12))
+def test_batches_of_prompt_fit_the_model(parameters: int) -> None:
+    tokens = batch_tokens(parameters)
     assert LEAST_BATCH <= tokens <= LARGEST_BATCH
     assert tokens.bit_count() == 1
-    assert batch_tokens(parameters, threads + 1) >= tokens
-    assert batch_tokens(2 * parameters, threads) <= tokens
+    assert batch_tokens(2 * parameters) <= tokens
 
 
 def test_batches_for_the_model_that_ships() -> None:
-    assert batch_tokens(SMOLLM2.parameters, 1) == 64
+    assert batch_tokens(SMOLLM2.parameters) == 64
 
 
 @given(st.integers(1, 64), st.integers(1 << 28, 1 << 42))

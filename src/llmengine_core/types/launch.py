@@ -47,6 +47,7 @@ class Resources:
     """What one replica takes of a machine."""
 
     threads: int = 1
+    """Most that it is to compute on at once; a machine that is busy grants fewer."""
     memory: int = 0
     """Bytes."""
     gpus: int = 0
@@ -56,11 +57,12 @@ class Resources:
 class LaunchSpec:
     """How to start one replica, as data. A ``Runtime`` carries it out.
 
-    The child reads one JSON line from its standard input: ``document`` with ``address`` ("unix:/path" to
-    listen on) and ``key`` (what callers must present) added. It then holds its input open and ends when
-    that closes. It writes JSON lines to its standard output: any number of ``{"progress": 0.4, "phase":
-    "load"}`` and one ``{"ready": true, ...}``, whose further members become ``Endpoint.facts``. A reason
-    for failing goes to its standard error.
+    The child reads one JSON line from its standard input: ``document`` with three members added: ``address``
+    ("unix:/path" to listen on), ``key`` (what callers must present), and ``threads`` (how many it may compute
+    on: at least 1, at most ``resources.threads``, fewer where other replicas have the cores of this machine).
+    It then holds its input open and ends when that closes. It writes JSON lines to its standard output: any
+    number of ``{"progress": 0.4, "phase": "load"}`` and one ``{"ready": true, ...}``, whose further members
+    become ``Endpoint.facts``. A reason for failing goes to its standard error.
     """
 
     argv: tuple[str, ...]

@@ -22,23 +22,22 @@ SERVE = Path(__file__).with_name("worker") / "serve.py"
 class LlamaCppBackend(Backend):
     """GGUF models on llama.cpp.
 
-    Launch options: ``threads``, the number of cores that one replica computes on, at least 1; default all
-    but one.
+    Launch options: ``cpus``, the cores that one replica may use, and ``threads``, how many of them it computes
+    on; both at least 1. By default all cores but one are asked for; what is granted depends on who else
+    computes on this machine.
     """
 
     def launch(self, deployment: Deployment) -> LaunchSpec:
         """One process per replica; ``per_worker`` requests share its cores."""
-        threads = _threads(deployment)
         document = {
             "weights": deployment.weights,
             "context_length": deployment.context_length,
             "slots": deployment.per_worker,
-            "threads": threads,
         }
         return LaunchSpec(
             argv=(sys.executable, "-I", str(SERVE)),
             document=document,
-            resources=Resources(threads=threads),
+            resources=Resources(threads=_threads(deployment)),
             subject=Path(deployment.weights).name,
         )
 
@@ -59,12 +58,15 @@ class LlamaCppBackend(Backend):
 
 def _threads(deployment: Deployment) -> int:
     options: dict[str, Any] = dict(deployment.options)
-    threads = options.pop("threads", max(1, _cores() - 1))
+    asked: dict[str, Any] = {name: options.pop(name) for name in ("cpus", "threads") if name in options}
     if options:
-        raise BadRequestError(f"llama_cpp has no launch option {min(options)!r}; it has: threads")
-    if type(threads) is not int or threads < 1:
-        raise BadRequestError(f"threads is {threads!r}; it must be a whole number of at least 1")
-    return threads
+        raise BadRequestError(f"llama_cpp has no launch option {min(options)!r}; it has: cpus, threads")
+    for name, value in asked.items():
+        if type(value) is not int or value < 1:
+            raise BadRequestError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    threads: int = asked.get("threads", max(1, _cores() - 1))
+    cpus: int = asked.get("cpus", threads)
+    return min(threads, cpus)
 
 
 def _cores() -> int:

@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own: ``python -I serve.py``, told what to do on its standard input.
 
-It reads one line, the document of ``LlamaCppBackend.launch`` with ``address`` and ``key`` added, serves on
-that unix socket, and ends when its standard input does.
+It reads one line, the document of ``LlamaCppBackend.launch`` with ``address``, ``key`` and ``threads`` added,
+serves on that unix socket, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmengine_core.gguf import BadHeader, GGUFHeader, MoreBytes, read_header
 __all__ = ["LARGEST_BATCH", "LEAST_BATCH", "affordable_context", "batch_tokens", "main"]
 
 PREFILL_WORK = 1.2e10
-"""Weights × prompt tokens that one thread is given at a time: some 0.7 s of a slow core."""
+"""Weights × prompt tokens that are worked on at a time: some 0.7 s of one slow core."""
 LEAST_BATCH, LARGEST_BATCH = 16, 2048
 LEAST_CONTEXT = 512
 """Tokens for each request where the file doesn't say how many it was trained for."""
@@ -24,13 +24,14 @@ HEAD = 1 << 22
 """Bytes of a file that are read at first; most headers are shorter."""
 
 
-def batch_tokens(parameters: int, threads: int) -> int:
+def batch_tokens(parameters: int) -> int:
     """How many prompt tokens are read at a time; a power of two.
 
     Between two such batches other requests get their next token, and cancelled ones are noticed. It must not
-    depend on what else is running: greedy text is repeatable because batches are cut at the same places.
+    depend on what else is running, nor on how many threads were free at the start: greedy text is repeatable
+    because batches are cut at the same places.
     """
-    tokens = int(PREFILL_WORK * threads / max(1, parameters))
+    tokens = int(PREFILL_WORK / max(1, parameters))
     return min(LARGEST_BATCH, max(LEAST_BATCH, 1 << max(0, tokens.bit_length() - 1)))
 
 
@@ -107,7 +108,7 @@ def configure(params: Any, document: dict[str, Any], header: GGUFHeader | None) 
     params.n_parallel = slots
     params.n_ctx = slots * context
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.n_batch = params.n_ubatch = max(slots, batch_tokens(header.parameters if header else 0, threads))
+    params.n_batch = params.n_ubatch = max(slots, batch_tokens(header.parameters if header else 0))
     params.hostnames = [document["address"].removeprefix("unix:")]
     params.api_keys = [document["key"]]
     params.n_threads_http = 2 * slots + 4
