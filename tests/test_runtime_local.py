@@ -190,6 +190,23 @@ async def test_an_engine_that_ends_too_early_is_an_error_with_its_last_words(
     assert await refusal(runtime, code) == message
 
 
+@pytest.mark.parametrize(
+    ("logged", "noise", "told"),
+    [
+        ("0.1 E bad\n0.2 E bad\n0.3 E worse", r"^[\d.]+ E ", "bad\nworse"),
+        ("0.1 E bad\n0.2 E failed", r"^[\d.]+ E (failed)?", "bad"),
+        ("0.1 E failed\n0.2 E failed", r"^[\d.]+ E (failed)?", "0.1 E failed\n0.2 E failed"),
+        ("0.1 E bad\n0.1 E bad", "", "0.1 E bad\n0.1 E bad"),
+    ],
+)
+async def test_what_tells_nobody_why_is_left_out_where_something_does(
+    runtime: LocalRuntime, logged: str, noise: str, told: str
+) -> None:
+    with pytest.raises(ServerError) as caught:
+        await runtime.start(worker(f"import sys; sys.exit({logged!r})", log_noise=noise))
+    assert caught.value.message.endswith(f"before it was ready: {told}")
+
+
 async def test_a_program_that_is_not_there_is_an_error_that_names_it(runtime: LocalRuntime) -> None:
     with pytest.raises(ServerError, match="cannot run '/no/engine': No such file or directory"):
         await runtime.start(LaunchSpec(argv=("/no/engine",)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import signal
 from collections.abc import Mapping
@@ -154,5 +155,11 @@ def _epitaph(spec: LaunchSpec, end: Exit) -> str:
         how = f"was ended by {signal.Signals(end.signal).name}"
     else:
         how = f"ended with exit code {end.code}"
-    words = f": {end.reason}" if end.reason else " and left no message"
+    words = f": {_told(end.reason, spec.log_noise)}" if end.reason else " and left no message"
     return f"{_name(spec)}: the engine {how} before it was ready{words}"
+
+
+def _told(reason: str, noise: str) -> str:
+    """The lines that say why, each once."""
+    lines = [re.sub(noise, "", line).strip() for line in reason.splitlines()] if noise else []
+    return "\n".join(dict.fromkeys(line for line in lines if line)) or reason

@@ -74,6 +74,9 @@ class LaunchSpec:
     resources: Resources = field(default_factory=Resources)
     subject: str = ""
     """What it serves, for people, in progress and errors."""
+    log_noise: str = ""
+    """A regular expression of what in a line that it logs tells nobody why it failed: the time, a summary. Left
+    out of the reason for a failed start, with lines that say nothing else, unless that leaves none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

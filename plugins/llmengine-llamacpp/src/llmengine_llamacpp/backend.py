@@ -17,6 +17,11 @@ from llmengine_llamacpp.session import LlamaCppSession
 __all__ = ["LlamaCppBackend"]
 
 SERVE = Path(__file__).with_name("worker") / "serve.py"
+LOG_NOISE = (
+    r"^[\d.]+ [A-Z] (?:\w+ +)?\w+: "  # when, how bad, and where
+    # What each caller of the function that failed has to add.
+    r"(?:(?:error loading model: llama_model_loader: )?failed to load model\b.*|exiting due to .*)?"
+)
 
 
 class LlamaCppBackend(Backend):
@@ -39,6 +44,7 @@ class LlamaCppBackend(Backend):
             document=document,
             resources=Resources(threads=_threads(deployment)),
             subject=Path(deployment.weights).name,
+            log_noise=LOG_NOISE,
         )
 
     async def connect(self, endpoint: Endpoint, deployment: Deployment) -> Session:
