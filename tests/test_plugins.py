@@ -237,7 +237,7 @@ def test_a_message_that_cannot_be_made_is_left_out() -> None:
 
 def test_a_fault_names_what_would_have_been_registered() -> None:
     sound = StorageInfo(name="tape", factory="tape:Tape", schemes=frozenset({"tape"}))
-    unsound = StorageInfo(name="disk", factory="tape:Tape")
+    unsound = StorageInfo(name="disk", factory="tape:Tape", schemes=frozenset())
     (fault,) = load(module("tape", register_storages=storages(sound, unsound))).faults
     assert fault.registers == ("tape", "disk")
     assert "'disk': schemes is empty" in fault.message

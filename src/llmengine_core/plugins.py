@@ -335,7 +335,7 @@ def _unknown_names(sources: Iterable[PluginSource], setting: str, names: Iterabl
     known = sorted({source.name for source in sources})
     message = f"is named by {setting}, but isn't installed; installed are {', '.join(known) or 'none'}"
     return [
-        PluginFault(name, "", message, f"correct {setting}, or python -m pip install llmengine-{name}")
+        PluginFault(name, "", message, f"correct {setting}, or install the distribution that brings it")
         for name in sorted(set(names) - set(known))
     ]
 

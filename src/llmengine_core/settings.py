@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LLMENGINE_", extra="forbid", frozen=True)
 
-    home: Path = Field(default_factory=default_home)
+    home: Annotated[Path, BeforeValidator(lambda given: given or default_home())] = Field(
+        default_factory=default_home
+    )
     """Where all state lives."""
     database_url: str = ""
     """Where metadata lives; empty is ``sqlite:///<home>/state.db``."""
@@ -102,3 +105,5 @@ def load_settings(**fields: Any) -> Settings:
         raise BadRequestError(
             f"the settings are wrong: {faults}. Mend the LLMENGINE_* variables or {TOML_NAME}."
         ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequestError(f"{TOML_NAME}, here or in {default_home()}, is no TOML: {error}") from None

@@ -208,7 +208,9 @@ async def _look_afar(url: str, scheme: str, registry: Registry) -> CheckpointFac
         )
         raise _Absent(
             f"no plugin here reads {scheme}:// URLs, only {known}",
-            f"python -m pip install {STORAGES.get(scheme, f'llmengine-{scheme}')}",
+            f"python -m pip install {STORAGES[scheme]}"
+            if scheme in STORAGES
+            else "install a plugin that serves it",
         )
     root, _, name = url.rstrip("/").rpartition("/")
     if root.endswith("/"):  # all of a bucket: what is left is the scheme

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from llmengine_core.types.capabilities import Capabilities
@@ -100,14 +100,14 @@ class GuidedDecoderInfo(Info):
 class StorageInfo(Info):
     """Objects by URL. ``factory(url)`` gives a ``Storage`` whose keys are relative to that URL."""
 
-    schemes: frozenset[str] = field(default_factory=frozenset)
+    schemes: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(Info):
     """Metadata by URL. ``factory(url)`` gives a ``Store``."""
 
-    schemes: frozenset[str] = field(default_factory=frozenset)
+    schemes: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
