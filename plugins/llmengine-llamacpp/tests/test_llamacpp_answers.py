@@ -119,6 +119,34 @@ async def test_c07_there_is_one_token_for_each_that_was_generated(engine: Engine
     assert answer.tokens[-1].text == ""
 
 
+async def test_c07_tokens_that_share_a_character_are_the_last_of_them(engine: Engine) -> None:
+    text = "🦊🐉"
+    answer = await engine.complete("Say it:", structured=lark(_quoted(text)), max_tokens=50, logprobs=True)
+    assert [token.text for token in answer.tokens] == ["🦊", "🐉", ""]
+    ids = (await engine.ask("/tokenize", {"content": "Say it:" + text}))["tokens"]
+    ids = ids[len((await engine.ask("/tokenize", {"content": "Say it:"}))["tokens"]) :]
+    assert answer.usage.completion_tokens == len(ids) + 1  # its end
+    assert [token.id for token in answer.tokens[:2]] == [ids[2], ids[5]]
+    before = (await engine.ask("/tokenize", {"content": "Say it:"}))["tokens"] + ids[:2]
+    raw = await likeliest(engine, before, 40_000)
+    assert answer.tokens[0].logprob == pytest.approx(raw[ids[2]], abs=1e-3)
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+async def test_c07_a_character_that_is_cut_is_counted_and_not_shown(engine: Engine, stepwise: bool) -> None:
+    prompt = "Repeat: 🦊🐉🦊🐉🦊🐉🦊🐉🦊"
+    penalty = 1e-9 if stepwise else 0.0
+    whole = await engine.complete(prompt, max_tokens=9, presence_penalty=penalty)
+    sizes = [len(token.text.encode()) for token in whole.tokens]
+    assert max(sizes) == 4, "the model goes on with emoji"
+    for most in range(1, 9):
+        cut = await engine.complete(prompt, max_tokens=most, presence_penalty=penalty)
+        assert whole.text.startswith(cut.text)
+        assert "\ufffd" not in cut.text
+        assert "".join(token.text for token in cut.tokens) == cut.text
+        assert (cut.usage.completion_tokens, cut.reason) == (most, "length")
+
+
 async def test_c07_log_probs_are_of_the_raw_distribution(engine: Engine) -> None:
     ids = (await engine.ask("/tokenize", {"content": FRANCE}))["tokens"]
     raw = await likeliest(engine, ids, 40_000)

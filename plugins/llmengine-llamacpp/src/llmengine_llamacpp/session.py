@@ -37,6 +37,10 @@ class LlamaCppSession(Session):
 
     Every request names the slot that it runs on, so that none takes another's. The slot that was given
     back first is taken first: the engine may need a moment to notice that a request was cancelled.
+
+    Tokens that share a character come as one, once it is complete: with the id and the log probability of the
+    last of them, and the text of all. Of the others the engine tells how many they were, which is in the
+    usage, and nothing else. Those of a character that the limit cuts off are counted and told of nowhere.
     """
 
     def __init__(self, client: Client, facts: SessionFacts, slots: int) -> None:

@@ -74,7 +74,7 @@ def is_progress(frame: Frame) -> bool:
 
 
 def token_of(frame: Frame, *, logprob: bool) -> Token:
-    """The token of one event; where a character took several, all of them as one."""
+    """The token of one event; where a character took several, the last of them with the text of all."""
     text: str = frame["content"]
     value = None
     if logprob:
