@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
 ROOT = Path(__file__).parent
+
+# A shell ignores Ctrl-C for what it starts in the background, and programs hand that on to those they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The number of examples is chosen here and by HYPOTHESIS_PROFILE, never in a test.
 settings.register_profile("smoke", max_examples=10, deadline=None)
