@@ -199,7 +199,9 @@ def _memory(case: Case) -> RuleResult:
         given = getattr(case.spec, field)
         if given is not None and (quantity_bytes(given) or 0) < least:
             mend = f"{field}='{-(-least // 2**20)}Mi'"
-            return RuleResult("memory", FAILED, f"{field}={given!r} is less than the {_size(least)} it takes", mend)
+            return RuleResult(
+                "memory", FAILED, f"{field}={given!r} is less than the {_size(least)} it takes", mend
+            )
     if case.spec.gpus or "cpu" not in case.info.accelerators:
         room = case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards)
         where = "its GPUs have"
