@@ -96,7 +96,7 @@ class Model(APIEngine):
             default_callback_url: an http or https URL that finished completions are sent to, with that hook.
             public_inference: whether others than its owner may use it.
             labels: key and value pairs of your own.
-            request_headers: sent along as HTTP headers.
+            request_headers: checked; they go out as HTTP headers once calls go to a server, in-process to nobody.
 
         Raises:
             BadRequestError: an argument is out of its range, or the name exists.
