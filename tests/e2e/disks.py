@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -40,8 +41,9 @@ def read_only(folder: Path, how: str) -> Sequence[str]:
 
 HUMBLE = """
 import ctypes, os, sys
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
-if ctypes.CDLL(None, use_errno=True).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
+PR_CAPBSET_READ, PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 23, 24, 1
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+if prctl(PR_CAPBSET_READ, CAP_DAC_OVERRIDE, 0, 0, 0) and prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
     raise OSError(ctypes.get_errno(), "the power to pass over rights can't be given up")
 os.execv(sys.argv[1], sys.argv[1:])
 """
@@ -57,7 +59,7 @@ def _apart() -> list[str]:
 def can_mount() -> bool:
     """Whether this machine lets us mount at all; containers often don't."""
     try:
-        command = [*_apart(), 'mount -t tmpfs llmengine "$0"', "/tmp"]
+        command = [*_apart(), 'mount -t tmpfs llmengine "$0"', tempfile.gettempdir()]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False

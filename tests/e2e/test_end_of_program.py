@@ -48,7 +48,15 @@ begun.wait()
 """
 
 
-@pytest.mark.parametrize("code", [SYNC, ASYNC, ASYNC_TASK, DAEMON_THREADS])
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(SYNC, id="sync"),
+        pytest.param(ASYNC, id="async"),
+        pytest.param(ASYNC_TASK, id="task"),
+        pytest.param(DAEMON_THREADS, id="daemon threads"),
+    ],
+)
 def test_c10_a_program_that_leaves_a_stream_open_ends_at_once_and_quietly(
     program: Program, home: Path, code: str
 ) -> None:
@@ -115,7 +123,7 @@ IDLE = "ask(); say('there'); heard()"
 STREAMING = "streams = [stream() for _ in range(4)]; [next(each) for each in streams]; say('there'); heard()"
 
 
-@pytest.mark.parametrize("code", [IDLE, STREAMING])
+@pytest.mark.parametrize("code", [pytest.param(IDLE, id="idle"), pytest.param(STREAMING, id="streaming")])
 def test_a_program_that_is_killed_leaves_no_process_and_no_socket(home: Path, code: str) -> None:
     with tempfile.TemporaryDirectory(prefix="x") as sockets:
         with Program(home, {"XDG_RUNTIME_DIR": sockets}).start(code) as running:
