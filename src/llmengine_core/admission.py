@@ -40,9 +40,7 @@ class Threads:
         self.granted = max(1, len(self._held))
         """How many it is to compute on; at least 1."""
         if not self._held:
-            log.warning(
-                "%s computes on a core that is taken: other replicas have all %d", subject, len(cores)
-            )
+            log.info("%s computes on a core that is taken: other replicas have all %d", subject, len(cores))
         elif self.granted < wanted:
             log.info(
                 "%s computes on %d threads, not %d: no more cores are free", subject, self.granted, wanted

@@ -58,12 +58,6 @@ def install(site: Path, name: str, *, module: str, source: str | None = None) ->
         (site / f"{module}.py").write_text(source)
 
 
-def _of_the_program(stderr: str) -> str:
-    """Without what is said of the machine: that others compute on its cores too."""
-    lines = stderr.splitlines(keepends=True)
-    return "".join(line for line in lines if "computes on a core that is taken" not in line)
-
-
 @dataclass
 class Running:
     """A program that runs."""
@@ -101,7 +95,8 @@ class Running:
     def stderr(self) -> str:
         """What it has written on standard error, of the program itself."""
         self._stderr.seek(0)
-        return _of_the_program(self._stderr.read())
+        written: str = self._stderr.read()
+        return written
 
 
 @dataclass(frozen=True)
@@ -155,5 +150,5 @@ class Program:
             timeout=SECONDS,
             check=False,
         )
-        assert (done.returncode, _of_the_program(done.stderr)) == (0, ""), done
+        assert (done.returncode, done.stderr) == (0, ""), done
         return [json.loads(line) for line in done.stdout.splitlines()]
