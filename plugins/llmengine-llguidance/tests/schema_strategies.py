@@ -23,23 +23,13 @@ VALUES = st.recursive(
     max_leaves=4,
 )
 NUMBERS = st.integers(-30, 30) | st.sampled_from([0.5, -0.25, 1.75, 10.5, 1e-3, 100.0])
-PATTERNS = st.sampled_from(
-    [
-        "a",
-        "^a",
-        "b$",
-        "^a+b?$",
-        "[^a]",
-        r"\d",
-        r"^\w+$",
-        r"\s",
-        "^.$",
-        r"^[\W]$",
-        "é",
-        "^[a-c]{2,3}$",
-        "(?i)AB",
-    ]
-) | st.sampled_from([r"^\D*$", r"\S{2}", "(^|b)a", "a|^b$"])
+PATTERNS = st.one_of(
+    st.sampled_from(
+        ["a", "^a", "b$", "^a+b?$", "[^a]", "^.$", "é", "^[a-c]{2,3}$", "(?i)AB", "(^|b)a", "a|^b$"]
+    ),
+    st.sampled_from([r"\d", r"^\w+$", r"\s", r"^[\W]$", r"^\D*$", r"\S{2}"]),
+    st.sampled_from(['^"a+$', r"^a\\+b?", r"\n", r"[\n\"]a*$", "\x7f[ab]"]),
+)
 
 
 def _some(keywords: dict[str, Schemas]) -> Schemas:
@@ -130,3 +120,26 @@ SCHEMAS: Schemas = st.builds(
     SUBSCHEMAS,
     SUBSCHEMAS,
 )
+
+_ANY_NUMBERS = st.one_of(
+    st.integers(-(2**62), 2**62),
+    st.integers(-1_000, 1_000),
+    st.floats(-1e18, 1e18),
+    st.floats(-10, 10),
+    st.floats(1e-12, 1e-3),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+_STEPS = st.integers(1, 300) | st.floats(1e-6, 50).map(lambda step: float(f"{step:.3g}"))
+NUMERIC_SCHEMAS = _typed(
+    st.sampled_from(["integer", "number"]),
+    _some(
+        {
+            "minimum": _ANY_NUMBERS,
+            "maximum": _ANY_NUMBERS,
+            "exclusiveMinimum": _ANY_NUMBERS,
+            "exclusiveMaximum": _ANY_NUMBERS,
+            "multipleOf": _STEPS,
+        }
+    ),
+) | st.builds(lambda value: {"const": value}, _ANY_NUMBERS)
+"""Bounds of all sizes, where doubles are exact and where they are not."""

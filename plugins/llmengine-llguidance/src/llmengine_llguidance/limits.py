@@ -14,6 +14,7 @@ __all__ = [
     "CHOICES",
     "CONJUNCTS",
     "CONSTRAINT_CHARACTERS",
+    "EXACT_DIGITS",
     "EXACT_INTEGER",
     "EXCLUSIVE_OPTIONS",
     "GRAMMAR_ALTERNATIVES",
@@ -83,6 +84,9 @@ common: 10⁶ takes 7 s."""
 
 EXACT_INTEGER: Final = 2**53 - 1
 """The compiler keeps numbers as doubles: up to here whole numbers are exact."""
+
+EXACT_DIGITS: Final = 14
+"""Digits of a number, and digits after its point, that come back as they were."""
 
 GRAMMAR_LEVELS: Final = 500
 """Rules and terminals of a grammar, and the parentheses within each other in each. A chain of 2,500 rules ends

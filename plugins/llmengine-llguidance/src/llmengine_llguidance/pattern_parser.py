@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from llmengine_llguidance import limits
 
 __all__ = [
+    "COMPANION",
     "Anchor",
     "Atom",
     "Flavour",
@@ -94,6 +95,13 @@ _HEXADECIMAL = re.compile(
     r"\\(?:[xu]\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}))"
 )
 _LOW_SURROGATE = re.compile(r"\\u([dD][c-fC-F][0-9A-Fa-f]{2})")
+
+
+COMPANION: Final = r"\x{FDD0}"
+"""A noncharacter that stands beside every character that JSON escapes, in patterns that are searched for.
+
+llguidance 1.0 loses what follows such a character where it stands alone. Texts must not hold the companion.
+"""
 
 
 def write_character(code: int) -> str:
@@ -181,7 +189,15 @@ class _Parser:
             return Anchor(at_start=start == "^")
         if start == ".":
             return Atom("(?s:.)" if self._dot_is_all else _LINE_ENDS[self._flavour])
-        return Atom(write_character(self._scalar(ord(start))))
+        return Atom(self._literal(self._scalar(ord(start))))
+
+    def _literal(self, code: int) -> str:
+        return (
+            f"[{write_character(code)}{COMPANION}]" if self._needs_companion(code) else write_character(code)
+        )
+
+    def _needs_companion(self, code: int) -> bool:
+        return self._flavour is Flavour.SEARCH and (code < 0x20 or code in (0x22, 0x5C, 0x7F))
 
     def _repeated(self, node: Node) -> Node:
         counts = _COUNTS.match(self._pattern, self._at)
@@ -269,7 +285,7 @@ class _Parser:
             self._at += 2
             return Anchor(at_start=letter == "A")
         inside = self._escaped(negated=False)
-        return Atom(write_character(inside) if isinstance(inside, int) else f"[{inside}]")
+        return Atom(self._literal(inside) if isinstance(inside, int) else f"[{inside}]")
 
     def _escaped(self, *, negated: bool) -> str | int:
         """The escape here: a code point, or Rust source that stands within brackets."""
@@ -359,6 +375,8 @@ class _Parser:
     def _range(self, low: str | int, *, negated: bool) -> str:
         """A member, with the range that it may begin."""
         written = low if isinstance(low, str) else write_character(low)
+        if isinstance(low, int) and not negated and self._needs_companion(low):
+            written = COMPANION + written
         if not self._peek("-") or self._pattern[self._at + 1 : self._at + 2] in ("", "]"):
             return written
         self._at += 1

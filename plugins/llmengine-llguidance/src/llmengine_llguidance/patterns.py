@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 from llmengine_llguidance import limits
 from llmengine_llguidance.pattern_parser import (
+    COMPANION,
     Anchor,
     Atom,
     Flavour,
@@ -23,7 +24,7 @@ from llmengine_llguidance.pattern_parser import (
     parse,
 )
 
-__all__ = ["Flavour", "PatternError", "UnsupportedPatternError", "translate"]
+__all__ = ["COMPANION", "Flavour", "PatternError", "UnsupportedPatternError", "translate"]
 
 _ANYTHING = Group(((Atom("(?s:.)"),),), least=0, most=None)
 _SPREAD = 64

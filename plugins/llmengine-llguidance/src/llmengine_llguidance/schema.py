@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final
 
 from llmengine_llguidance import formats, keywords, limits
 from llmengine_llguidance.matcher import Matcher
-from llmengine_llguidance.patterns import Flavour, PatternError, UnsupportedPatternError, translate
+from llmengine_llguidance.patterns import COMPANION, Flavour, PatternError, UnsupportedPatternError, translate
 from llmengine_llguidance.reduced_schema import REFERENCE, Schema
 from llmengine_llguidance.schema_document import (
     Place,
@@ -27,7 +28,7 @@ from llmengine_llguidance.schema_document import (
     shown,
 )
 from llmengine_llguidance.schema_exclusion import Exclusion
-from llmengine_llguidance.schema_numbers import InexactBoundError, number_range
+from llmengine_llguidance.schema_numbers import InexactNumberError, is_exact, number_range
 from llmengine_llguidance.schema_shape import check_shape
 from llmengine_llguidance.schema_width import check_width
 
@@ -170,9 +171,9 @@ class _Reduction:
     def _value(self, keyword: str, value: Any, place: Place) -> Any:
         """A constant, where all its numbers survive as doubles."""
         if keywords.is_number(value):
-            if isinstance(value, int) and abs(value) > limits.EXACT_INTEGER:
+            if not is_exact(value):
                 raise self._unsupported(keyword, place, f"{value} is not exact as a double")
-            return int(value) if value == int(value) and abs(value) <= limits.EXACT_INTEGER else value
+            return int(value) if value == int(value) else value
         if isinstance(value, list):
             return [self._value(keyword, each, place) for each in value]
         if isinstance(value, dict):
@@ -197,12 +198,16 @@ class _Reduction:
             for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
         }
         given = {keyword: value for keyword, value in bounds.items() if value is not None}
+        if "multipleOf" in schema:
+            if min(given.get("maximum", 0), given.get("exclusiveMaximum", 0)) < 0:
+                raise self._unsupported("multipleOf", place, "all numbers in the range are negative")
+            given["minimum"] = max(given.get("minimum", 0), 0)  # llguidance 1.0 knows no negative multiples
         try:
             reduced = number_range(given, whole=whole)
-        except InexactBoundError as error:
+        except InexactNumberError as error:
             raise self._unsupported(error.keyword, place, str(error)) from None
         if reduced is not None and "multipleOf" in schema:
-            reduced["multipleOf"] = self._multiple(schema["multipleOf"], place)
+            reduced["multipleOf"] = self._multiple(schema["multipleOf"], place, whole=whole)
         return reduced
 
     def _bound_value(self, schema: Schema, keyword: str, place: Place) -> Any:
@@ -213,13 +218,18 @@ class _Reduction:
             raise SchemaError(f"{keyword} at {place.pointer} has to be a number, not {shown(value)}")
         return schema.get(keyword.removeprefix("exclusive").lower()) if value else None
 
-    def _multiple(self, value: Any, place: Place) -> Any:
+    def _multiple(self, value: Any, place: Place, *, whole: bool) -> Any:
         decimal = Decimal(repr(value))
         places = -min(int(decimal.as_tuple().exponent), 0)
-        self._multiples += int(decimal.scaleb(places)) if decimal <= limits.MULTIPLE else limits.MULTIPLE + 1
-        if self._multiples > limits.MULTIPLE or places > _DECIMAL_PLACES:
+        if decimal > limits.MULTIPLE or places > _DECIMAL_PLACES:
+            raise self._unsupported("multipleOf", place, f"{value} has too many digits")
+        fraction = Fraction(decimal)
+        if whole:
+            value, places = fraction.numerator, 0  # the integers among the multiples of 1.5 are those of 3
+        self._multiples += int(Decimal(value if whole else repr(value)).scaleb(places))
+        if self._multiples > limits.MULTIPLE:
             most = f"all of a schema, their points left out, may add up to {limits.MULTIPLE:,}"
-            raise self._unsupported("multipleOf", place, f"{value} has too many digits; {most}")
+            raise self._unsupported("multipleOf", place, f"{value} is too much; {most}")
         return value
 
     # ------------------------------------------------------------------------------------------ strings
@@ -237,10 +247,12 @@ class _Reduction:
                     "format", place, f"{shown(name)} is not among those that are: {known}"
                 )
             patterns.append(f"^{formats.format_pattern(name)}$")
+        if any(COMPANION in pattern for pattern in patterns):
+            patterns.append(f"^[^{COMPANION}]*$")
         if patterns:
             reduced["pattern"] = patterns[0]
         if len(patterns) > 1:
-            reduced["allOf"] = [{"pattern": patterns[1]}]
+            reduced["allOf"] = [{"pattern": pattern} for pattern in patterns[1:]]
         return reduced
 
     def _pattern(self, keyword: str, pattern: str, place: Place) -> str:
@@ -311,6 +323,10 @@ class _Reduction:
         reduced: Schema = {}
         for pattern, value in patterns.items():
             source = self._pattern("patternProperties", pattern, place)
+            if COMPANION in source:
+                raise self._unsupported(
+                    "patternProperties", place, f"{shown(pattern)} names what JSON escapes"
+                )
             matcher = Matcher(f"start: /{source[1:-1]}/") if names else None
             clash = next((name for name in names if matcher and matcher.accepts(name, complete=True)), None)
             if clash is not None or source in reduced:

@@ -15,7 +15,7 @@ from llmengine_llguidance.schema_document import SchemaError, UnsupportedKeyword
 
 __all__ = ["check_shape"]
 
-_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_BOUNDS = ("minimum", "maximum")
 
 
 def check_shape(root: Any, definitions: Schema) -> None:
@@ -68,18 +68,19 @@ class _Load:
 
     patterns: int = 0
     multiple: int = 1
-    is_whole: bool = False
+    is_stepped: bool = False
+    """Only integers or multiples will do."""
     has_fraction: bool = False
-    """A bound between two whole numbers: where such bounds leave none, llguidance 1.0 fails to compile."""
+    """A bound or a multiple lies between integers: where these leave no step, llguidance notices too late."""
     is_torn: bool = False
-    """Both of these, from schemas that hold together."""
+    """Both of these, in schemas that hold together."""
 
     def __add__(self, other: _Load) -> _Load:
-        torn = (self.is_whole and other.has_fraction) or (self.has_fraction and other.is_whole)
+        torn = (self.is_stepped and other.has_fraction) or (self.has_fraction and other.is_stepped)
         return _Load(
             self.patterns + other.patterns,
             lcm(self.multiple, other.multiple),
-            self.is_whole or other.is_whole,
+            self.is_stepped or other.is_stepped,
             self.has_fraction or other.has_fraction,
             self.is_torn or other.is_torn or torn,
         )
@@ -88,7 +89,7 @@ class _Load:
         return _Load(
             max(self.patterns, other.patterns),
             max(self.multiple, other.multiple),
-            self.is_whole or other.is_whole,
+            self.is_stepped or other.is_stepped,
             self.has_fraction or other.has_fraction,
             self.is_torn or other.is_torn,
         )
@@ -146,12 +147,14 @@ class _Demands:
     def _own(self, schema: Schema) -> _Demand:
         multiple = Decimal(repr(schema.get("multipleOf", 1)))
         digits = int(multiple.scaleb(-min(int(multiple.as_tuple().exponent), 0)))
-        bounds = [schema[each] for each in _BOUNDS if each in schema]
+        fraction = any(schema[each] != int(schema[each]) for each in _BOUNDS if each in schema)
+        step = schema.get("multipleOf", 1)
         load = _Load(
             "pattern" in schema,
             digits,
-            is_whole="integer" in schema.get("type", ()),
-            has_fraction=any(bound != int(bound) for bound in bounds),
+            is_stepped="integer" in schema.get("type", ()) or "multipleOf" in schema,
+            has_fraction=fraction or step != int(step),
+            is_torn=fraction and "multipleOf" in schema,
         )
         demand = _Demand(load)
         for name, each in members(schema):
@@ -180,5 +183,5 @@ class _Demands:
             )
         if load.is_torn:
             raise UnsupportedKeywordError(
-                "minimum and maximum can't be enforced with a fraction beside a schema that asks for integers"
+                "minimum and maximum can't be enforced with a fraction where multipleOf or integers are asked for, too"
             )
