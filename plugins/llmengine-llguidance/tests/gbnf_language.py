@@ -99,6 +99,30 @@ def _written(node: Node) -> str:
             return f"({_written(inner)}){count}"
 
 
+def ends(grammar: Grammar, name: str) -> bool:
+    """Whether the rule spells any text at all, however long."""
+    ending: set[str] = set()
+    while True:
+        grown = {each for each, node in grammar.items() if _ends(node, ending)}
+        if grown == ending:
+            return name in ending
+        ending = grown
+
+
+def _ends(node: Node, ending: set[str]) -> bool:
+    match node:
+        case Rule(name):
+            return name in ending
+        case Choice(options):
+            return any(_ends(option, ending) for option in options)
+        case Sequence(parts):
+            return all(_ends(part, ending) for part in parts)
+        case Repeated(inner, least, _, _):
+            return least == 0 or _ends(inner, ending)
+        case _:
+            return True
+
+
 def language(grammar: Grammar) -> set[str]:
     """All texts of the grammar over ALPHABET that are no longer than LONGEST."""
     known: dict[str, set[str]] = {name: set() for name in grammar}

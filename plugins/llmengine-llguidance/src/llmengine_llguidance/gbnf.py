@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from llmengine_llguidance import limits
-from llmengine_llguidance.grammars import GrammarError, UnsupportedGrammarError, check_size, position
+from llmengine_llguidance.endings import Body
+from llmengine_llguidance.grammars import (
+    GrammarError,
+    UnsupportedGrammarError,
+    check_endings,
+    check_size,
+    position,
+)
 from llmengine_llguidance.pattern_parser import charset
 
 __all__ = ["is_gbnf", "to_lark"]
@@ -27,6 +34,7 @@ _CONTINUATION = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*+(?=\|)")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _COUNTS = re.compile(r"\{\s*(\d{1,9})\s*(,?)\s*(\d{0,9})\s*\}")
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([tnr\"\\\[\]^-]))")
+_NO_CHARACTER = f"/{charset([], negated=False)}/"
 _CONTROLS = {"t": "\t", "n": "\n", "r": "\r"}
 
 
@@ -99,6 +107,7 @@ class _Parser:
         for name, place in self._references.items():
             if name not in rules:
                 raise self._error(f"there is no rule named {name}", place)
+        check_endings({name: _body(rule) for name, rule in rules.items()})
         return rules
 
     def _error(self, reason: str, place: int | None = None) -> GrammarError:
@@ -293,6 +302,19 @@ def _alternatives(group: _Group) -> Iterator[tuple[_Symbol, ...]]:
                 yield ()
         else:
             yield option
+
+
+def _body(group: _Group) -> Body:
+    """What has to end for the group to end."""
+    if group.least == 0 or group.most == 0:
+        return ((),)
+    return tuple(tuple(_end(symbol) for symbol in option) for option in group.options)
+
+
+def _end(symbol: _Symbol) -> str | Body:
+    if isinstance(symbol, _Character):
+        return () if symbol.lexeme == _NO_CHARACTER else ((),)
+    return symbol.name if isinstance(symbol, _Reference) else _body(symbol)
 
 
 def _mentions(symbol: _Symbol, name: str) -> bool:

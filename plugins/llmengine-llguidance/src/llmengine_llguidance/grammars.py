@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from llmengine_llguidance import limits
+from collections.abc import Mapping
 
-__all__ = ["GrammarError", "UnsupportedGrammarError", "check_size", "position"]
+from llmengine_llguidance import limits
+from llmengine_llguidance.endings import Body, never_ending
+
+__all__ = ["GrammarError", "UnsupportedGrammarError", "check_endings", "check_size", "position"]
 
 
 class GrammarError(Exception):
@@ -41,3 +44,11 @@ def check_size(levels: int, alternatives: int) -> None:
             f"its rules have {alternatives:,} alternatives; at most {limits.GRAMMAR_ALTERNATIVES:,} are followed. A "
             "terminal of Lark, its name in upper case, may have more"
         )
+
+
+def check_endings(rules: Mapping[str, Body]) -> None:
+    """Return where every rule can end. Raises ``GrammarError`` that names the first that can't."""
+    endless = never_ending(rules)
+    for name in rules:
+        if name in endless:
+            raise GrammarError(f"the rule {name} can never end")

@@ -12,7 +12,14 @@ import re
 from dataclasses import dataclass
 
 from llmengine_llguidance import limits
-from llmengine_llguidance.grammars import GrammarError, UnsupportedGrammarError, check_size, position
+from llmengine_llguidance.endings import Body
+from llmengine_llguidance.grammars import (
+    GrammarError,
+    UnsupportedGrammarError,
+    check_endings,
+    check_size,
+    position,
+)
 from llmengine_llguidance.patterns import Flavour, PatternError, UnsupportedPatternError, translate
 
 __all__ = ["COMMON_TERMINALS", "normalize"]
@@ -34,6 +41,7 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(u[0-9A-Fa-f]{4}|[\"\\/bfnrt])|(.))")
 _OUTSIDE_LARK = {"[": "an attribute of a rule", "{": "a template", ".": "a priority", "::": "a parameter"}
+_MAY_BE_MISSING = re.compile(r"[*?]|\{0*[,}]")
 _UNCLOSED = {
     '"': "a string is never closed, or holds a control character",
     "/": "a regular expression is never closed",
@@ -98,6 +106,8 @@ class _Reader:
         self._levels = 0
         self._alternatives = 0
         self._in_rule = False
+        self._bodies: dict[str, tuple[int, int]] = {}
+        self._rule = ""
         self._defined: set[str] = set()
         self._used: dict[str, _Token] = {}
 
@@ -110,6 +120,8 @@ class _Reader:
         if "start" not in self._defined:
             raise GrammarError("it has no rule named start")
         check_size(self._levels, self._alternatives)
+        self._end_rule(len(self._words))
+        check_endings({name: _body(self._words[slice(*place)]) for name, place in self._bodies.items()})
         return "".join(token.text for token in self._tokens)
 
     def _scan(self) -> list[_Token]:
@@ -159,7 +171,14 @@ class _Reader:
         elif token.kind == "sign":
             self._sign(token)
 
+    def _end_rule(self, end: int) -> None:
+        """The rule that was being read goes up to this word."""
+        if self._rule:
+            self._bodies[self._rule] = (self._bodies[self._rule][0], end)
+        self._rule = ""
+
     def _directive(self, token: _Token) -> None:
+        self._end_rule(self._at - 1)
         if token.text == "%llguidance" and (self._peek().text, self._peek(1).text) == ("{", "}"):
             for each in (token, self._next(), self._next()):
                 each.text = ""
@@ -198,6 +217,9 @@ class _Reader:
             if token.text in self._defined:
                 raise self._invalid(f"{token.text} is defined again", token)
             self._defined.add(token.text)
+            self._end_rule(self._at - 2)
+            self._rule = token.text
+            self._bodies[token.text] = (self._at, self._at)
             self._deepest = 0
             self._levels += 1
             self._in_rule = token.text.lower() == token.text
@@ -271,3 +293,21 @@ class _Reader:
             raise UnsupportedGrammarError(f"{token.text[:40]}: {error}", *place) from None
         except PatternError as error:
             raise self._invalid(f"{token.text[:40]} is no regular expression: {error}", token) from None
+
+
+def _body(words: list[_Token]) -> Body:
+    """What has to end for a rule to end, of the words after its colon."""
+    stack: list[list[list[str | Body]]] = [[[]]]
+    for number, word in enumerate(words):
+        follows = "".join(each.text for each in words[number + 1 : number + 3])
+        if word.text in ("(", "["):
+            stack.append([[]])
+        elif word.text in (")", "]") and len(stack) > 1:
+            inside: Body = tuple(map(tuple, stack.pop()))
+            if word.text == ")" and not _MAY_BE_MISSING.match(follows):
+                stack[-1][-1].append(inside)
+        elif word.text == "|":
+            stack[-1].append([])
+        elif word.kind == "name" and not _MAY_BE_MISSING.match(follows):
+            stack[-1][-1].append(word.text)
+    return tuple(map(tuple, stack[0]))

@@ -27,6 +27,7 @@ from llmengine_llguidance.schema_document import (
     UnsupportedKeywordError,
     shown,
 )
+from llmengine_llguidance.schema_endings import without_endless
 from llmengine_llguidance.schema_exclusion import Exclusion
 from llmengine_llguidance.schema_numbers import InexactNumberError, is_exact, number_range
 from llmengine_llguidance.schema_shape import check_shape
@@ -82,6 +83,9 @@ class _Reduction:
         check_shape(root, definitions)
         check_width(root, definitions)
         self._replace_one_of(Exclusion(definitions))
+        root, definitions = without_endless(root, definitions)
+        if root is False:
+            raise SchemaError("nothing obeys it: what it requires is false, or holds itself without end")
         return {**root, "$defs": definitions} if definitions else root
 
     def _unsupported(self, keyword: str, place: Place, why: str) -> UnsupportedKeywordError:
