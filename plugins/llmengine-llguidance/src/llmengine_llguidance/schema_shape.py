@@ -54,7 +54,7 @@ def _check_depth(root: Any, definitions: Schema) -> None:
             stack.pop()
         elif isinstance(schema, dict):
             below = [*applied(schema), *(each for _, each in members(schema))]
-            if schema.get("$ref", "") not in seen | {""}:
+            if "$ref" in schema and schema["$ref"] not in seen:
                 seen.add(schema["$ref"])
                 below.append(target(schema, definitions))
             stack.append(iter(below))
