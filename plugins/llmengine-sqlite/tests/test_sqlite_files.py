@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,3 +325,18 @@ def test_a_read_only_file_is_told(folder: Path) -> None:
 def test_a_folder_in_the_files_place_is_told(tmp_path: Path) -> None:
     os.mkdir(tmp_path / "s.db")
     assert "unable to open database file (SQLITE_CANTOPEN" in told("refused", tmp_path / "s.db")
+
+
+def test_those_who_make_a_file_at_the_same_time_all_open_it(tmp_path: Path) -> None:
+    at_once = 4
+    gate = threading.Barrier(at_once)
+
+    def make(path: Path) -> None:
+        gate.wait()
+        open_file(path).close()
+
+    with ThreadPoolExecutor(at_once) as threads:
+        for number in range(60):
+            made = [threads.submit(make, tmp_path / f"{number}.db") for _ in range(at_once)]
+            for each in made:
+                each.result()

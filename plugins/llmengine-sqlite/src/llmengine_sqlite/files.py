@@ -11,6 +11,7 @@ from pathlib import Path
 from llmengine_core.interfaces.store import StoreError
 from llmengine_sqlite.migrations import MIGRATIONS, Migration, migrate, recognize
 from llmengine_sqlite.reasons import explained
+from llmengine_sqlite.transactions import transaction
 
 __all__ = ["BUSY_SECONDS", "file_of", "open_file"]
 
@@ -46,7 +47,9 @@ def open_file(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sqlit
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            if recognize(connection, path, len(migrations)) < len(migrations):
+            with transaction(connection, "DEFERRED"):  # one look: another process may be making the file
+                version = recognize(connection, path, len(migrations))
+            if version < len(migrations):
                 _write_ahead(connection)
                 migrate(connection, path, migrations)
                 _sync_folder(path.parent)
