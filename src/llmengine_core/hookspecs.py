@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         BackendInfo,
         GuidedDecoderInfo,
         ObserverInfo,
+        QuantizerInfo,
         RuntimeInfo,
         StorageInfo,
         StoreInfo,
@@ -63,6 +64,15 @@ def register_transforms() -> Sequence[TransformInfo]:  # type: ignore[empty-body
 
     The resolver chains them where a backend can't load a checkpoint as it is. The object behind
     ``factory`` is a ``llmengine_core.interfaces.transform.Transform``.
+    """
+
+
+@hookspec
+def register_quantizers() -> Sequence[QuantizerInfo]:  # type: ignore[empty-body]
+    """Quantization while an engine loads.
+
+    What ``Model.create(quantize=...)`` may name for the backends that each lists. The object behind ``factory``
+    is a ``llmengine_core.interfaces.quantizer.Quantizer``.
     """
 
 

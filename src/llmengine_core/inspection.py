@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -15,7 +16,7 @@ from llmengine_core.plugins import describe_error, import_object
 from llmengine_core.registry import Registry
 from llmengine_core.types.declarations import BackendInfo
 from llmengine_core.types.models import ModelCard, ModelSpec
-from llmengine_core.types.plan import BackendFacts, Facts, HostFacts, Problem
+from llmengine_core.types.plan import BackendFacts, EnvironmentFacts, Facts, HostFacts, Problem
 from llmengine_core.weights import find_weights
 
 __all__ = ["inspect"]
@@ -41,14 +42,18 @@ def _look_around(backends: Iterable[BackendInfo]) -> tuple[HostFacts, dict[str, 
 
 
 def _backend_facts(info: BackendInfo) -> BackendFacts:
-    importable = version = None
-    if info.environment is not None:
-        importable = _is_here(info.environment.module)
-        try:
-            version = metadata.version(info.environment.distribution) if importable else None
-        except (metadata.PackageNotFoundError, KeyError):
-            version = None
-    return BackendFacts(importable=importable, version=version, problems=_probe(info))
+    return BackendFacts(environments=_environments(info), problems=_probe(info))
+
+
+def _environments(info: BackendInfo) -> tuple[EnvironmentFacts, ...]:
+    spec = info.environment
+    if spec is None or not _is_here(spec.module):
+        return ()
+    try:
+        version = metadata.version(spec.distribution)
+    except (metadata.PackageNotFoundError, KeyError):
+        version = ""
+    return (EnvironmentFacts(python=sys.executable, version=version, holds={spec.distribution: version}),)
 
 
 def _is_here(module: str) -> bool:

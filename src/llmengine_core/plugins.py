@@ -20,6 +20,7 @@ from llmengine_core.types.declarations import (
     GuidedDecoderInfo,
     Info,
     ObserverInfo,
+    QuantizerInfo,
     RuntimeInfo,
     StorageInfo,
     StoreInfo,
@@ -47,6 +48,7 @@ __all__ = [
 DECLARING_HOOKS: Mapping[str, type[Info | ModelCard]] = {
     "register_backends": BackendInfo,
     "register_transforms": TransformInfo,
+    "register_quantizers": QuantizerInfo,
     "register_guided_decoders": GuidedDecoderInfo,
     "register_storages": StorageInfo,
     "register_stores": StoreInfo,

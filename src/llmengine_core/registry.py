@@ -26,6 +26,7 @@ from llmengine_core.types.declarations import (
     GuidedDecoderInfo,
     Info,
     ObserverInfo,
+    QuantizerInfo,
     RuntimeInfo,
     StorageInfo,
     StoreInfo,
@@ -48,6 +49,7 @@ SchemedT = TypeVar("SchemedT", StorageInfo, StoreInfo)
 KINDS: Mapping[type, str] = {
     BackendInfo: "backend",
     TransformInfo: "transform",
+    QuantizerInfo: "quantizer",
     GuidedDecoderInfo: "guided decoder",
     StorageInfo: "storage",
     StoreInfo: "store",
@@ -66,6 +68,7 @@ class Registry:
 
     backends: Mapping[str, BackendInfo]
     transforms: Mapping[str, TransformInfo]
+    quantizers: Mapping[str, QuantizerInfo]
     guided_decoders: Mapping[str, GuidedDecoderInfo]
     runtimes: Mapping[str, RuntimeInfo]
     observers: Mapping[str, ObserverInfo]
@@ -101,6 +104,7 @@ class Registry:
                 self._declared[type(info)][info.name] = declared
         self.backends = self._by_name(BackendInfo)
         self.transforms = self._by_name(TransformInfo)
+        self.quantizers = self._by_name(QuantizerInfo)
         self.guided_decoders = self._by_name(GuidedDecoderInfo)
         self.runtimes = self._by_name(RuntimeInfo)
         self.observers = self._by_name(ObserverInfo)
@@ -144,6 +148,7 @@ class Registry:
         return Declarations(
             backends=tuple(self._declared[BackendInfo].values()),
             transforms=tuple(self._declared[TransformInfo].values()),
+            quantizers=tuple(self._declared[QuantizerInfo].values()),
             guided_decoders=tuple(self._declared[GuidedDecoderInfo].values()),
             faults=self.faults,
             left_out=self.left_out,

@@ -76,7 +76,7 @@ def _candidate(case: Case) -> Candidate:
     return Candidate(
         name=case.info.name,
         plugin=case.declared.plugin,
-        version=case.seen.version if case.seen else None,
+        version=case.version,
         priority=case.info.priority,
         rules=tuple([rule(case) for rule in RULES.values()]),
         transforms=case.route.steps if case.route else (),

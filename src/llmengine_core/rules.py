@@ -49,6 +49,11 @@ class Case:
         self.offered = routes.offered(info)
         """Quantizations that can be had."""
 
+    @property
+    def version(self) -> str | None:
+        """Of the engine that would run."""
+        return (self.seen.environments[0].version or None) if self.seen and self.seen.environments else None
+
 
 ASKED_FOR = RuleResult("framework", PASSED, "asked for by name")
 ANY_WILL_DO = RuleResult("framework", PASSED, "any will do")
@@ -77,7 +82,7 @@ def _engine(case: Case) -> RuleResult:
     environment, seen = case.info.environment, case.seen
     if seen is None:
         return RuleResult("engine", UNKNOWN, "it was not looked for")
-    if environment is not None and not seen.importable:
+    if environment is not None and not seen.environments:
         wanted = environment.requirements or (environment.distribution,)
         fact = f"its engine {environment.distribution} is not in this environment"
         return RuleResult("engine", FAILED, fact, f"python -m pip install {shlex.join(wanted)}")
@@ -92,7 +97,7 @@ def _engine(case: Case) -> RuleResult:
 
 def _version(case: Case) -> RuleResult:
     tag, environment = case.spec.inference_framework_image_tag, case.info.environment
-    version = case.seen.version if case.seen else None
+    version = case.version
     if tag == version:
         return RuleResult("version", PASSED, f"{version} is here, as asked for")
     if tag == "latest":

@@ -14,8 +14,13 @@ class Transform(ABC):
     """Turns one checkpoint into another."""
 
     @abstractmethod
-    async def run(self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress) -> None:
+    async def run(
+        self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
+    ) -> None:
         """Write ``target`` (which does not exist, in a folder that does) from ``source`` (never changed).
+
+        ``python`` is the interpreter of the environment that ``TransformInfo.environment`` asked for, absolute;
+        "" is the one that runs us.
 
         ``source`` and ``target`` are files or folders as the format has it. Equal input gives equal bytes.
         Work that blocks runs in a child or a thread, not on the loop; cancelling stops it. What breaks off

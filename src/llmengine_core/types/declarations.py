@@ -14,10 +14,13 @@ __all__ = [
     "BackendInfo",
     "Declarations",
     "Declared",
+    "EnvironmentBuild",
     "EnvironmentSpec",
     "GuidedDecoderInfo",
     "Info",
     "ObserverInfo",
+    "QuantizationMethod",
+    "QuantizerInfo",
     "RuntimeInfo",
     "StorageInfo",
     "StoreInfo",
@@ -41,15 +44,35 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentBuild:
+    """What to install to get one version of something, on some devices; known to work together."""
+
+    version: str
+    """Of the distribution that the environment is for; "5.23.0"."""
+    requirements: tuple[str, ...]
+    """What is asked for (PEP 508)."""
+    accelerators: frozenset[str] = frozenset({"cpu", "cuda"})
+    """The devices that it is for: "cpu", "cuda"."""
+    pins: str | None = None
+    """"package:path/in/it.txt": a file of the plugin's with a line "name==version" for each distribution that
+    the installer may choose; None where nothing is pinned."""
+    overrides: tuple[str, ...] = ()
+    """Requirements that stand in for every other one of the same name, whoever asks for it. One whose marker is
+    never true leaves the distribution out: "torchvision; sys_platform == 'never'"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSpec:
-    """The Python environment that an engine needs."""
+    """The Python environment that something needs: this one, where it is there, or one of its own."""
 
     distribution: str
-    """Whose version counts as the engine's: "xllamacpp"."""
+    """Whose version counts: "xllamacpp"."""
     module: str
     """What must be importable: "xllamacpp". It is looked for, never imported."""
     requirements: tuple[str, ...] = ()
-    """What to install to get it (PEP 508)."""
+    """What to install to get it into the current environment (PEP 508)."""
+    builds: tuple[EnvironmentBuild, ...] = ()
+    """Environments of its own that it can have, the preferred one first; none for what lives in the core's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +85,9 @@ class BackendInfo(Info):
     architectures: frozenset[str] | None = None
     """Model architectures that it loads; None where only trying tells."""
     quantizations: frozenset[str] = frozenset()
-    """Methods that it applies by itself when it loads. What transforms add is not listed here."""
+    """Methods that it applies by itself when it loads. What transforms and quantizers add is not listed here."""
+    loads_quantized: frozenset[str] | None = None
+    """Ways to have been quantized before that it loads by itself, as checkpoints name them; None for any."""
     accelerators: frozenset[str] = frozenset({"cpu"})
     """"cpu", "cuda"."""
     max_shards: int = 1
@@ -73,6 +98,34 @@ class BackendInfo(Info):
     """"package.module:function"; no arguments, gives this host's problems as a tuple, no engine import."""
     memory_factor: float = 1.2
     """Memory that it takes to serve weights of one byte."""
+    takes_masker: bool = False
+    """Whether constraints are enforced by a guided decoder's masker in its process: without one in the
+    environment it has none of ``capabilities.structured``."""
+    remote_code: bool = False
+    """Whether it can run code that comes with a checkpoint, where the settings allow that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationMethod:
+    """One way to quantize, under the name that users write in ``quantize``."""
+
+    name: str
+    bits: float
+    """That a weight takes, its share of the scales included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerInfo(Info):
+    """Quantizes weights while a backend loads them. ``factory()`` takes no arguments and gives a ``Quantizer``."""
+
+    methods: tuple[QuantizationMethod, ...]
+    backends: frozenset[str]
+    """Names of the backends that take its load options."""
+    stored: frozenset[str] = frozenset()
+    """Ways to have been quantized before, as checkpoints name them, that it lets those backends load."""
+    accelerators: frozenset[str] = frozenset({"cpu"})
+    environment: EnvironmentSpec | None = None
+    """What must be in the backend's environment besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +138,10 @@ class TransformInfo(Info):
     """Quantizations that it can produce; empty for a mere conversion."""
     sources: frozenset[str] | None = None
     """Quantizations of a checkpoint that it starts from, besides full precision; None for any."""
+    architectures: frozenset[str] | None = None
+    """Model architectures that it can work on; None where only trying tells."""
+    environment: EnvironmentSpec | None = None
+    """Where it runs; None for the current one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +151,11 @@ class GuidedDecoderInfo(Info):
     kinds: frozenset[StructuredKind]
     dialects: frozenset[str]
     """Languages of engines that it translates into."""
+    masker: str | None = None
+    """"package.module:Class" of a ``llmengine_core.worker.contract.Masker`` that runs beside a backend's logits
+    and reads those dialects; imported by the environment's interpreter only."""
+    environment: EnvironmentSpec | None = None
+    """What the masker needs in the backend's environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +202,7 @@ class Declarations:
 
     backends: tuple[Declared[BackendInfo], ...] = ()
     transforms: tuple[Declared[TransformInfo], ...] = ()
+    quantizers: tuple[Declared[QuantizerInfo], ...] = ()
     guided_decoders: tuple[Declared[GuidedDecoderInfo], ...] = ()
     faults: tuple[PluginFault, ...] = ()
     """Plugins that failed."""

@@ -31,13 +31,24 @@ class Deployment:
     adapters: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     """Launch options, JSON values: "cpus" where the spec says how many each worker gets, and the backend's own."""
+    python: str = ""
+    """The interpreter of the environment that its engine is in, absolute; "" for the one that runs us."""
+    accelerator: str = "cpu"
+    """What it computes on: "cpu", "cuda"."""
+    load_options: Mapping[str, Any] = field(default_factory=dict)
+    """What its quantizer says (``Quantizer.load_options``), JSON values."""
+    masker: str | None = None
+    """"package.module:Class" of the masker that runs in its process (``GuidedDecoderInfo.masker``)."""
+    allow_remote_code: bool = False
+    """Whether code that comes with the checkpoint may run."""
 
     @property
     def key(self) -> str:
         """A digest of all that makes two replicas interchangeable; 16 hex digits."""
         facts = [
             self.weights_digest, self.backend, self.version, self.quantization, self.tensor_parallel_size,
-            self.context_length, self.per_worker, self.adapters, dict(self.options),
+            self.context_length, self.per_worker, self.adapters, dict(self.options), self.python,
+            self.accelerator, dict(self.load_options), self.masker, self.allow_remote_code,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -10,6 +10,7 @@ __all__ = [
     "BackendFacts",
     "Candidate",
     "CheckpointFacts",
+    "EnvironmentFacts",
     "Facts",
     "Hardware",
     "HostFacts",
@@ -72,18 +73,36 @@ class CheckpointFacts:
     parameters: int | None = None
     context_length: int | None = None
     heads: int | None = None
+    remote_code: bool = False
+    """Whether its configuration names code of its own that a loader would have to run."""
+    base: str | None = None
+    """For an adapter, the base model that it says it was trained on, in whatever words."""
     problem: Problem | None = None
     """Why they can't be used: missing, unreadable, not what they seem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentFacts:
+    """A Python environment on this machine that something can run in."""
+
+    python: str
+    """Its interpreter, absolute."""
+    version: str
+    """Of the distribution that it was looked at for."""
+    name: str = ""
+    """Its folder among the engine environments; "" for the one that this process runs in."""
+    accelerators: frozenset[str] | None = None
+    """The devices that it was built for; None where nobody said."""
+    holds: Mapping[str, str] = field(default_factory=dict)
+    """Version by distribution of what engines, quantizers, maskers and transforms ask for; more may be there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendFacts:
     """What was seen of one backend on this machine."""
 
-    importable: bool | None = None
-    """Whether its engine is here; None for one that runs elsewhere."""
-    version: str | None = None
-    """Of the engine in this environment; None where it isn't here."""
+    environments: tuple[EnvironmentFacts, ...] = ()
+    """Those that its engine is in, the current one first, then the newest version first."""
     problems: tuple[Problem, ...] = ()
     """What its probe found wrong on this host."""
 
@@ -120,6 +139,12 @@ class Facts:
     host: HostFacts
     backends: Mapping[str, BackendFacts] = field(default_factory=dict)
     """By backend name."""
+    transforms: Mapping[str, tuple[EnvironmentFacts, ...]] = field(default_factory=dict)
+    """By name, the environments that each transform with one of its own can run in."""
+    pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Version by distribution, by ``EnvironmentBuild.pins``, of those that could be read."""
+    allow_remote_code: bool = False
+    """Whether the settings allow that code of a checkpoint runs."""
     structured_checker: bool = False
     """Whether a guided decoder is installed."""
 
@@ -145,6 +170,8 @@ class TransformStep:
     source_format: str
     target_format: str
     method: str | None = None
+    python: str = ""
+    """The interpreter that it runs in, absolute; "" for the one that runs us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +186,12 @@ class Candidate:
     rules: tuple[RuleResult, ...] = ()
     transforms: tuple[TransformStep, ...] = ()
     """What must be done to the checkpoint first."""
+    environment: EnvironmentFacts | None = None
+    """Where its engine would run; None where it isn't on this machine, or needs none."""
+    quantizer: str | None = None
+    """The registered name of what quantizes as it loads; None where nothing does, or the backend itself."""
+    masker: str | None = None
+    """The registered name of the guided decoder whose masker runs beside it."""
 
     @property
     def fits(self) -> bool:
@@ -180,6 +213,8 @@ class Plan:
     """The name of the candidate that is to be used; None where nothing fits."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """What else the spec asked for, for people: "quantize" → "awq"."""
+    why: str = ""
+    """Why the chosen one and no other: "priority 20; transformers has 0"."""
     notes: tuple[str, ...] = ()
     """What the caller should know although it fits."""
     hardware: Hardware | None = None

@@ -20,7 +20,9 @@ SCRIPT = Path(__file__).with_name("worker") / "requantize.py"
 class Requantize(Transform):
     """By llama.cpp's own quantization functions, in a child: about a second for 100 million weights."""
 
-    async def run(self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress) -> None:
+    async def run(
+        self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
+    ) -> None:
         """Write ``target``; see ``Transform.run``. ``method`` is one of those that the plugin declares."""
         if method not in METHODS:
             raise BadRequestError(f"quantize is {method!r}; allowed: {', '.join(METHODS)}")

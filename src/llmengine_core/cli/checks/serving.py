@@ -34,12 +34,12 @@ def engines(settings: Settings, registry: Registry) -> Iterator[Finding]:
         seen = facts.backends[name]
         for problem in seen.problems:
             yield Finding("broken", f"{name}: {problem.message}", problem.mend)
-        if seen.importable is False and info.environment is not None:
+        if info.environment is not None and not seen.environments:
             packages = " ".join(info.environment.requirements) or info.environment.distribution
             message = f"{name}: its engine {info.environment.distribution} is not installed"
             yield Finding("broken", message, f"python -m pip install {packages}")
         elif not seen.problems:
-            yield Finding("ok", f"{name} {seen.version or ''}".strip())
+            yield Finding("ok", " ".join([name, *(each.version for each in seen.environments[:1])]).strip())
     if not registry.backends:
         yield Finding("broken", "no engine is installed", "python -m pip install llmengine-llamacpp")
     if facts.host.memory < ROOM_WANTED:
