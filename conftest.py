@@ -30,6 +30,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def engines_home() -> Path:
+    """The state folder whose engine environments `nox -s engines` has built."""
+    return Path(os.environ["LLMENGINE_TEST_ENGINES"])
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The small model as safetensors, as `nox -s engines` made it."""
+    return Path(os.environ["LLMENGINE_TEST_WEIGHTS"])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
     """Fail a test in which code of ours blocks the event loop."""

