@@ -87,8 +87,8 @@ def contract(session: nox.Session, plugin: str) -> None:
 def engines(session: nox.Session) -> None:
     """Engine environments built by our own commands, and every test that needs them: real torch on the CPU."""
     home, weights = session.cache_dir / "engines", session.cache_dir / "smollm2-135m-instruct"
-    session.env |= {"LLMENGINE_TEST_ENGINES": str(home), "LLMENGINE_TEST_WEIGHTS": str(weights)}
-    session.env |= {"LLMENGINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    session.env.update(LLMENGINE_HOME=str(home), LLMENGINE_TEST_ENGINES=str(home), OMP_NUM_THREADS="1")
+    session.env.update(LLMENGINE_TEST_WEIGHTS=str(weights))
     for engine in ("safetensors_to_gguf", "transformers --quantize bitsandbytes"):
         session.run("llmengine", "engines", "install", *engine.split())
     if not weights.exists():
@@ -108,8 +108,16 @@ def in_environment(session: nox.Session, home: Path) -> None:
     sources = [str(path) for path in (ROOT / "src", *sorted(ROOT.glob("plugins/*/src")))]
     path = os.pathsep.join([*sources, str(tools)])
     for folder in with_python("plugins/*/worker_tests"):
-        command = [str(python), "-m", "pytest", "--override-ini=addopts=--import-mode=importlib", folder]
-        session.run(*command, env={"PYTHONPATH": path})
+        # Not this workspace's configuration, which asks for what only its own environment has.
+        alone = [
+            "-c",
+            os.devnull,
+            f"--confcutdir={folder}",
+            "--import-mode=importlib",
+            "-p",
+            "no:cacheprovider",
+        ]
+        session.run(str(python), "-m", "pytest", *alone, "--timeout=120", folder, env={"PYTHONPATH": path})
 
 
 @nox.session
