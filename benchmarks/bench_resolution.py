@@ -22,17 +22,18 @@ from llmengine_core.types.declarations import (
     TransformInfo,
 )
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import BackendFacts, CheckpointFacts, Facts, HostFacts
+from llmengine_core.types.plan import BackendFacts, CheckpointFacts, EnvironmentFacts, Facts, HostFacts
 
 PLUGINS = 50
 FORMATS = ("gguf", "safetensors", "pytorch")
 SPEC = ModelSpec(name="bench", model="llama", inference_framework="auto", quantize="m1")
+HERE = (EnvironmentFacts(python="/python", version="1.0"),)
 FACTS = Facts(
     checkpoint=CheckpointFacts(
         url="file:///llama", format="gguf", path="/llama", size=10**9, architecture="llama", heads=32
     ),
     host=HostFacts(cpus=16, memory=64 << 30),
-    backends={f"engine{at}": BackendFacts(importable=at % 4 != 0, version="1.0") for at in range(PLUGINS)},
+    backends={f"engine{at}": BackendFacts(environments=HERE if at % 4 else ()) for at in range(PLUGINS)},
 )
 
 

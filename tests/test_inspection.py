@@ -345,13 +345,10 @@ async def test_an_engine_is_looked_for_and_not_imported() -> None:
         backend("odd", environment=odd),
         backend("elsewhere"),
     )
-    seen = {name: (found.importable, bool(found.version)) for name, found in facts.backends.items()}
-    assert seen == {
-        "here": (True, True),
-        "gone": (False, False),
-        "odd": (True, False),
-        "elsewhere": (None, False),
+    seen = {
+        name: [bool(each.version) for each in found.environments] for name, found in facts.backends.items()
     }
+    assert seen == {"here": [True], "gone": [], "odd": [False], "elsewhere": []}
     assert "xllamacpp" not in sys.modules
 
 
@@ -389,5 +386,5 @@ async def test_the_first_party_plugin_is_seen_as_it_is(llamacpp: Registry) -> No
     facts = await inspect(ModelSpec(name="x", model=known.name), known, llamacpp)
     assert facts.checkpoint.problem is None
     assert facts.checkpoint.sha256 == hashlib.sha256(smollm2().read_bytes()).hexdigest()
-    assert facts.backends["llama_cpp"].importable
+    assert facts.backends["llama_cpp"].environments
     assert not facts.backends["llama_cpp"].problems

@@ -29,6 +29,7 @@ from llmengine_core.types.plan import (
     BackendFacts,
     Candidate,
     CheckpointFacts,
+    EnvironmentFacts,
     Facts,
     HostFacts,
     Plan,
@@ -45,6 +46,7 @@ FORMATS = ["gguf", "safetensors", "pytorch"]
 METHODS = ["q4_1", "q8_0", "awq"]
 NAMES = ["alpha", "beta", "gamma", "delta"]
 formats = st.sampled_from(FORMATS)
+HERE = (EnvironmentFacts(python="/python", version="1.0"),)
 some_methods = st.frozensets(st.sampled_from(METHODS), max_size=2)
 
 
@@ -128,8 +130,7 @@ def seen(draw: st.DrawFn) -> Facts:
         ),
         backends={
             name: BackendFacts(
-                importable=draw(st.booleans()),
-                version=draw(st.sampled_from([None, "1.0"])),
+                environments=draw(st.sampled_from([(), HERE])),
                 problems=draw(problems),
             )
             for name in draw(st.sets(st.sampled_from(NAMES), min_size=2))
@@ -253,7 +254,7 @@ def mended(case: Drawn, candidate: Candidate, rule: str, mend: str) -> Drawn | N
     if mend == "leave quantize out":
         return replace(spec, quantize=None), declarations, facts, wanted
     if mend.startswith(("python -m pip install", "apt-get install")) and candidate.name in facts.backends:
-        there = BackendFacts(importable=True, version="1.0")
+        there = BackendFacts(environments=HERE)
         return spec, declarations, replace(facts, backends={**facts.backends, candidate.name: there}), wanted
     if rule == "checkpoint" and mend == "put it there":
         return spec, declarations, replace(facts, checkpoint=replace(facts.checkpoint, problem=None)), wanted
@@ -334,7 +335,7 @@ def test_m06_less_than_the_weights_take_is_refused_with_what_would_do(
     facts = Facts(
         checkpoint=CheckpointFacts(url="/m.gguf", path="/m.gguf", format="gguf", size=size),
         host=HostFacts(cpus=2, memory=64 * GIB),
-        backends={"alpha": BackendFacts(importable=True, version="1")},
+        backends={"alpha": BackendFacts(environments=HERE)},
     )
     spec = ModelSpec(name="m", model="m", inference_framework="alpha", checkpoint_path="/m.gguf")
     declarations = Declarations(backends=(Declared(info, "plugin"),))

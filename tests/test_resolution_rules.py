@@ -22,6 +22,7 @@ from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import (
     BackendFacts,
     CheckpointFacts,
+    EnvironmentFacts,
     Facts,
     HostFacts,
     Plan,
@@ -90,15 +91,22 @@ GGUF = CheckpointFacts(
 SAFETENSORS = CheckpointFacts(
     url="s3://bucket/llama-2-7b", format="safetensors", size=13 * GIB, architecture="llama", heads=32
 )
+
+
+def current(distribution: str, version: str) -> EnvironmentFacts:
+    """The environment that this process runs in, where it holds a distribution."""
+    return EnvironmentFacts(python="/usr/bin/python", version=version, holds={distribution: version})
+
+
 HERE = {
-    "llama_cpp": BackendFacts(importable=True, version="2026.10.1"),
-    "vllm": BackendFacts(importable=False),
+    "llama_cpp": BackendFacts(environments=(current("xllamacpp", "2026.10.1"),)),
+    "vllm": BackendFacts(),
 }
 LAPTOP = Facts(checkpoint=GGUF, host=HostFacts(cpus=2, memory=24 * GIB), backends=HERE)
 SERVER = Facts(
     checkpoint=SAFETENSORS,
     host=HostFacts(cpus=64, memory=512 * GIB, gpus=4, gpu_memory=24 * GIB),
-    backends=HERE | {"vllm": BackendFacts(importable=True, version="0.32.0")},
+    backends=HERE | {"vllm": BackendFacts(environments=(current("vllm", "0.32.0"),))},
 )
 
 

@@ -200,6 +200,10 @@ def _memory(case: Case) -> RuleResult:
     if case.weight_bytes is None:
         return RuleResult("memory", UNKNOWN, "the size of the weights isn't known yet")
     need = int(case.weight_bytes * case.info.memory_factor)
+    room, where = _room(case)
+    fact = f"about {_size(need)}; {where} {_size(room)}"
+    if room and need > room:  # told before what the spec gives: to give more would mend nothing
+        return RuleResult("memory", FAILED, f"needs {fact}")
     for field, least in (("memory", need), ("storage", case.weight_bytes)):
         given = getattr(case.spec, field)
         if given is not None and (quantity_bytes(given) or 0) < least:
@@ -207,17 +211,16 @@ def _memory(case: Case) -> RuleResult:
             return RuleResult(
                 "memory", FAILED, f"{field}={given!r} is less than the {_size(least)} it takes", mend
             )
-    if case.spec.gpus or "cpu" not in case.info.accelerators:
-        room = case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards)
-        where = "its GPUs have"
-        if not room:
-            return RuleResult("memory", UNKNOWN, f"about {_size(need)}; the GPU's memory isn't known")
-    else:
-        room, where = case.host.memory, "this machine has"
-    fact = f"about {_size(need)}; {where} {_size(room)}"
-    if need > room:
-        return RuleResult("memory", FAILED, f"needs {fact}")
+    if not room:
+        return RuleResult("memory", UNKNOWN, f"about {_size(need)}; the GPU's memory isn't known")
     return RuleResult("memory", PASSED, fact)
+
+
+def _room(case: Case) -> tuple[int, str]:
+    """How many bytes there are for weights and cache, and where; 0 where that isn't known."""
+    if case.spec.gpus or "cpu" not in case.info.accelerators:
+        return case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards), "its GPUs have"
+    return case.host.memory, "this machine has"
 
 
 def _capabilities(case: Case) -> RuleResult:
