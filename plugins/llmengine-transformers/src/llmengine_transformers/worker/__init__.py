@@ -1,1 +1,18 @@
-"""What runs in the engine's own environment: torch and Transformers, driven step by step."""
+"""What runs in the engine's own environment: torch and Transformers, driven step by step.
+
+The library reads these settings when it is imported, which any module here may be the first to do: it never asks
+a hub, draws no progress of its own, and tokenizes in the thread that asks.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
