@@ -19,6 +19,7 @@ from llmengine_core.inspection import inspect
 from llmengine_core.interfaces.storage import ObjectMissing, Storage
 from llmengine_core.plugins import PluginSource, installed
 from llmengine_core.registry import Registry
+from llmengine_core.settings import Settings
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, StorageInfo
 from llmengine_core.types.models import ModelCard, ModelSpec, WeightsSource
@@ -26,6 +27,7 @@ from llmengine_core.types.objects import ObjectMeta
 from llmengine_core.types.plan import CheckpointFacts, Facts, Problem
 
 pytestmark = pytest.mark.anyio
+SETTINGS = Settings(home=Path("nowhere"))
 
 
 class Shelf(Storage):
@@ -126,7 +128,7 @@ async def weights(
     # The module's own Shelf is the one that the registry imports.
     sys.modules["tests.test_inspection"] = sys.modules[__name__]
     cards = (card,) if card else ()
-    return (await inspect(spec, card, registry(cards=cards))).checkpoint
+    return (await inspect(spec, card, registry(cards=cards), SETTINGS)).checkpoint
 
 
 def said(facts: CheckpointFacts) -> str:
@@ -212,11 +214,13 @@ def _made(folder: Path) -> Path:
 async def test_m10_an_unknown_model_names_those_that_are_close() -> None:
     known = card(WeightsSource(url="package://none/x", format="gguf"))
     spec = ModelSpec(name="x", model="M")
-    facts = (await inspect(spec, None, registry(cards=(known,)))).checkpoint
+    facts = (await inspect(spec, None, registry(cards=(known,)), SETTINGS)).checkpoint
     assert "no base model is called 'M', and there is no checkpoint_path; did you mean 'm'?" in said(facts)
     assert facts.problem
     assert facts.problem.mend == "model='m'"
-    far = (await inspect(ModelSpec(name="x", model="gpt"), None, registry(cards=(known,)))).checkpoint
+    far = (
+        await inspect(ModelSpec(name="x", model="gpt"), None, registry(cards=(known,)), SETTINGS)
+    ).checkpoint
     assert "known are m" in said(far)
 
 
@@ -332,7 +336,7 @@ async def test_a_scheme_that_nobody_serves_says_what_would() -> None:
 
 
 async def engines(*backends: BackendInfo) -> Facts:
-    return await inspect(ModelSpec(name="x", model="m"), None, registry(*backends))
+    return await inspect(ModelSpec(name="x", model="m"), None, registry(*backends), SETTINGS)
 
 
 async def test_an_engine_is_looked_for_and_not_imported() -> None:
@@ -383,7 +387,7 @@ def llamacpp() -> Registry:
 
 async def test_the_first_party_plugin_is_seen_as_it_is(llamacpp: Registry) -> None:
     known = llamacpp.models["smollm2-135m-instruct"]
-    facts = await inspect(ModelSpec(name="x", model=known.name), known, llamacpp)
+    facts = await inspect(ModelSpec(name="x", model=known.name), known, llamacpp, SETTINGS)
     assert facts.checkpoint.problem is None
     assert facts.checkpoint.sha256 == hashlib.sha256(smollm2().read_bytes()).hexdigest()
     assert facts.backends["llama_cpp"].environments

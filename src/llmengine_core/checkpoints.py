@@ -146,9 +146,10 @@ def _describe_folder(url: str, files: _Files) -> Description:
         weights.setdefault(files.kind(name), []).append(name)
     if "adapter_config.json" in files.sizes:
         if names := weights.get("safetensors") or weights.get("pytorch"):
-            files.json("adapter_config.json", CONFIG_LIMIT)
+            config = files.json("adapter_config.json", CONFIG_LIMIT)
             size = sum(files.sizes[name] for name in names)
-            return Description(CheckpointFacts(url=url, format="adapter", size=size))
+            base = _text(config, "base_model_name_or_path")
+            return Description(CheckpointFacts(url=url, format="adapter", size=size, base=base))
         raise BadHeader("it has an adapter_config.json, but no adapter weights")
     for kind in ("safetensors", "pytorch"):
         if kind in weights and ("config.json" in files.sizes or "gguf" not in weights):
@@ -211,8 +212,7 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
     shards = _shards(files, kind, names)
     size = sum(files.sizes[name] for name in shards)
     model = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    quantization = config.get("quantization_config")
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    method = _stored(config.get("quantization_config"))
     parameters = None
     if kind == "safetensors":  # the first shard's header also tells whether the file is whole
         parameters = _safetensors_parameters(shards[0], files)
@@ -223,12 +223,22 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
         url=url,
         format=kind,
         size=size,
-        quantization=method.lower() if isinstance(method, str) else None,
-        architecture=model["model_type"] if isinstance(model.get("model_type"), str) else None,
+        quantization=method,
+        architecture=_text(model, "model_type"),
         parameters=parameters,
         context_length=_count(model, "max_position_embeddings", "n_positions", "max_sequence_length"),
         heads=_count(model, "num_attention_heads", "n_head", "num_heads"),
+        remote_code=bool(config.get("auto_map")),
     )
+
+
+def _stored(quantization: object) -> str | None:
+    """How weights are quantized, as their config.json names it; before it did, only bitsandbytes stored any."""
+    if not isinstance(quantization, dict):
+        return None
+    old = quantization.get("load_in_4bit") or quantization.get("load_in_8bit")
+    method = _text(quantization, "quant_method")
+    return method.lower() if method else "bitsandbytes" if old else None
 
 
 def _shards(files: _Files, kind: str, names: list[str]) -> list[str]:
@@ -291,6 +301,12 @@ def _counts(entry: object, key: str) -> list[int] | None:
     if not isinstance(found, list) or len(found) > MOST_DIMENSIONS:
         return None
     return found if all(type(each) is int and 0 <= each < 2**64 for each in found) else None
+
+
+def _text(config: Mapping[str, Any], key: str) -> str | None:
+    """A text that isn't empty."""
+    found = config.get(key)
+    return found if isinstance(found, str) and found else None
 
 
 def _count(config: Mapping[str, Any], *keys: str) -> int | None:

@@ -99,7 +99,7 @@ class Engine:
             transform=lambda name: self.registry.load(self.registry.transforms[name]),
             on_progress=self._on_progress,
         )
-        catalog = Catalog(self.registry, store)
+        catalog = Catalog(settings, self.registry, store)
         self._serving = Serving(settings, self.registry, catalog, provisioner, deployments)
         self._resources.push_async_callback(self._serving.aclose)
         self.models = Models(catalog, self._serving)

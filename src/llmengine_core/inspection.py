@@ -6,62 +6,58 @@ All the input and output that a decision needs is here; none of it imports an en
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from collections.abc import Iterable
-from importlib import metadata
+from dataclasses import replace
 
+from llmengine_core import environments
 from llmengine_core.host import host_facts
 from llmengine_core.plugins import describe_error, import_object
 from llmengine_core.registry import Registry
-from llmengine_core.types.declarations import BackendInfo
+from llmengine_core.settings import Settings
+from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
 from llmengine_core.types.models import ModelCard, ModelSpec
-from llmengine_core.types.plan import BackendFacts, EnvironmentFacts, Facts, HostFacts, Problem
+from llmengine_core.types.plan import BackendFacts, CheckpointFacts, EnvironmentFacts, Facts, Problem
 from llmengine_core.weights import find_weights
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "look_around"]
 
 
-async def inspect(spec: ModelSpec, card: ModelCard | None, registry: Registry) -> Facts:
+async def inspect(spec: ModelSpec, card: ModelCard | None, registry: Registry, settings: Settings) -> Facts:
     """See all that resolving ``spec`` may need to know; ``card`` describes ``spec.model`` where it is known.
 
     What is missing or broken is a ``Problem`` in the facts, never an error.
     """
     checkpoint = await find_weights(spec, card, registry)
-    host, backends = await asyncio.to_thread(_look_around, registry.backends.values())
+    around = await asyncio.to_thread(look_around, registry, settings)
+    return replace(around, checkpoint=checkpoint)
+
+
+def look_around(registry: Registry, settings: Settings) -> Facts:
+    """The same without weights. Reads files: on an event loop, call it in a thread."""
+    backends, transforms = registry.backends.values(), registry.transforms.values()
+    asked = [info.environment for info in backends]
+    asked += [info.environment for info in transforms]
+    asked += [info.environment for info in registry.quantizers.values()]
+    asked += [info.environment for info in registry.guided_decoders.values()]
+    specs = [spec for spec in asked if spec is not None]
+    found = environments.find(settings.home, specs)
+
+    def having(spec: EnvironmentSpec | None) -> tuple[EnvironmentFacts, ...]:
+        return found[spec] if spec is not None else ()
+
     return Facts(
-        checkpoint=checkpoint,
-        host=host,
-        backends=backends,
+        checkpoint=CheckpointFacts(url=""),
+        host=host_facts(),
+        backends={
+            info.name: BackendFacts(environments=having(info.environment), problems=_probe(info))
+            for info in backends
+        },
+        transforms={
+            info.name: having(info.environment) for info in transforms if info.environment is not None
+        },
+        pins=environments.read_pins(specs),
+        allow_remote_code=settings.allow_remote_code,
         structured_checker=bool(registry.guided_decoders),
     )
-
-
-def _look_around(backends: Iterable[BackendInfo]) -> tuple[HostFacts, dict[str, BackendFacts]]:
-    return host_facts(), {info.name: _backend_facts(info) for info in backends}
-
-
-def _backend_facts(info: BackendInfo) -> BackendFacts:
-    return BackendFacts(environments=_environments(info), problems=_probe(info))
-
-
-def _environments(info: BackendInfo) -> tuple[EnvironmentFacts, ...]:
-    spec = info.environment
-    if spec is None or not _is_here(spec.module):
-        return ()
-    try:
-        version = metadata.version(spec.distribution)
-    except (metadata.PackageNotFoundError, KeyError):
-        version = ""
-    return (EnvironmentFacts(python=sys.executable, version=version, holds={spec.distribution: version}),)
-
-
-def _is_here(module: str) -> bool:
-    """Whether a module could be imported; of a dotted name, its package, so that nothing is imported."""
-    try:
-        return importlib.util.find_spec(module.partition(".")[0]) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _probe(info: BackendInfo) -> tuple[Problem, ...]:

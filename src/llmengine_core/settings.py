@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     """A replica that isn't ready after this long has failed."""
     queue_size: Annotated[int, Field(ge=0)] = 1024
     """Requests that may wait for one model; one more is refused."""
+    allow_remote_code: bool = False
+    """Whether code that comes with a checkpoint may run, with this user's rights. Allow it for checkpoints only
+    whose code you have read."""
 
     @classmethod
     def settings_customise_sources(

@@ -15,6 +15,7 @@ from llmengine_core.inspection import inspect
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.rules import RULES
+from llmengine_core.settings import Settings
 from llmengine_core.types.plan import Plan
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "resolution.md"
@@ -26,7 +27,8 @@ def plan(**asked: str) -> Plan:
     arguments = {"name": "page", "model": "smollm2-135m-instruct", "inference_framework_image_tag": "latest"}
     spec = parse_model(**arguments, **asked)
     registry = Registry.build()
-    facts = asyncio.run(inspect(spec, registry.models[spec.model], registry))
+    nowhere = Settings(home=Path("nowhere"))  # no environments but this one
+    facts = asyncio.run(inspect(spec, registry.models[spec.model], registry, nowhere))
     return resolve(spec, registry.declarations, facts)
 
 

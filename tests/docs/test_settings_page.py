@@ -24,6 +24,7 @@ GIVEN = {
     "idle_seconds": ("1.5", 1.5),
     "start_seconds": ("20", 20.0),
     "queue_size": ("0", 0),
+    "allow_remote_code": ("true", True),
 }
 """For each field, a text as environments and files hold it, and what becomes of it."""
 

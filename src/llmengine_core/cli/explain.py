@@ -43,8 +43,9 @@ def explain(context: click.Context, /, base: str | None, spec_file: Path | None,
     if base is not None:
         options["model"] = base
     spec = given_spec(None, spec_file, options)
-    registry = Registry.build(load_settings())
-    facts = asyncio.run(inspect(spec, registry.models.get(spec.model), registry))
+    settings = load_settings()
+    registry = Registry.build(settings)
+    facts = asyncio.run(inspect(spec, registry.models.get(spec.model), registry, settings))
     plan = resolve(spec, registry.declarations, facts)
     context.ensure_object(Console).result(plan, explanation.explain(plan))
     if plan.chosen is None:

@@ -14,6 +14,7 @@ from llmengine_core.records import from_json, to_json
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.services.storing import could_be_a_key, store_errors
+from llmengine_core.settings import Settings
 from llmengine_core.types.models import ModelCard, ModelRecord, ModelSpec, ModelStatus
 from llmengine_core.types.plan import Plan
 
@@ -28,7 +29,8 @@ CARD_PER_WORKER = 4
 class Catalog:
     """Looks models up, changes them by compare-and-set, and resolves specs."""
 
-    def __init__(self, registry: Registry, store: Store) -> None:
+    def __init__(self, settings: Settings, registry: Registry, store: Store) -> None:
+        self._settings = settings
         self._registry = registry
         self._store = store
 
@@ -37,7 +39,7 @@ class Catalog:
     async def explain(self, spec: ModelSpec) -> Plan:
         """How a spec would be resolved, and why."""
         card = self._registry.models.get(spec.model)
-        facts = await inspect(spec, card, self._registry)
+        facts = await inspect(spec, card, self._registry, self._settings)
         return resolve(spec, self._registry.declarations, facts)
 
     async def resolved(self, spec: ModelSpec) -> Plan:

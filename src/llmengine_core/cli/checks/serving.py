@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from llmengine_core.cli.checks.finding import ROOM_WANTED, Finding
-from llmengine_core.inspection import inspect
+from llmengine_core.inspection import inspect, look_around
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.settings import Settings
@@ -28,8 +28,7 @@ def plugins(settings: Settings, registry: Registry) -> Iterator[Finding]:
 
 def engines(settings: Settings, registry: Registry) -> Iterator[Finding]:
     """Every backend's engine is here, and its probe finds nothing wrong."""
-    nothing = ModelSpec(name="doctor", model="doctor")
-    facts = asyncio.run(inspect(nothing, None, registry))
+    facts = look_around(registry, settings)
     for name, info in registry.backends.items():
         seen = facts.backends[name]
         for problem in seen.problems:
@@ -63,7 +62,7 @@ def models(settings: Settings, registry: Registry) -> Iterator[Finding]:
     served, problems = [], []
     for name, card in registry.models.items():
         spec = ModelSpec(name=name, model=name, inference_framework="auto")
-        facts = asyncio.run(inspect(spec, card, registry))
+        facts = asyncio.run(inspect(spec, card, registry, settings))
         plan = resolve(spec, registry.declarations, facts)
         if plan.chosen is not None:
             served.append(name)
