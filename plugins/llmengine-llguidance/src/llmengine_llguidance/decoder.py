@@ -12,9 +12,10 @@ from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
 from llmengine_core.interfaces.guided import GuidedDecoder
 from llmengine_core.types.sampling import StructuredKind, StructuredOutput, Translation
 from llmengine_llguidance import gbnf, lark, limits
+from llmengine_llguidance.compiler import CompileError
 from llmengine_llguidance.grammars import GrammarError, UnsupportedGrammarError
 from llmengine_llguidance.json_text import canonical, unescaped_slashes
-from llmengine_llguidance.matcher import CompileError, Matcher
+from llmengine_llguidance.matcher import Matcher
 from llmengine_llguidance.patterns import Flavour, PatternError, UnsupportedPatternError, translate
 from llmengine_llguidance.schema import reduce_schema
 from llmengine_llguidance.schema_document import SchemaError, UnsupportedKeywordError
