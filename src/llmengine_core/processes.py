@@ -23,10 +23,13 @@ from typing import Any, TypeAlias
 
 from llmengine_core.types.launch import Exit
 
-__all__ = ["Child", "OnMessage", "close_all", "spawn"]
+__all__ = ["Child", "OnLine", "OnMessage", "close_all", "spawn"]
 
 OnMessage: TypeAlias = Callable[[dict[str, Any]], None]
 """Called from the loop with each JSON object that a child wrote on a line of its standard output."""
+OnLine: TypeAlias = Callable[[str], None]
+"""Called from the loop with each line that a child logged: all of its standard error, and standard output that
+isn't JSON; without its end, and of a line that overwrites itself only the last."""
 
 SUPERVISOR = str(Path(__file__).with_name("_supervisor.py"))
 TAIL = 64 * 1024
@@ -45,6 +48,7 @@ async def spawn(
     unlink: Sequence[str | Path] = (),
     grace: float = 2.0,
     on_message: OnMessage | None = None,
+    on_line: OnLine | None = None,
     on_end: Callable[[], None] | None = None,
 ) -> Child:
     """Start ``argv`` (an absolute program and its arguments) under a supervisor.
@@ -59,7 +63,7 @@ async def spawn(
     its standard error. Raises ``OSError`` where not even the supervisor can be started. Cancelling the call
     ends what was started.
     """
-    child = Child(asyncio.get_running_loop(), grace, on_message, on_end)
+    child = Child(asyncio.get_running_loop(), grace, on_message, on_line, on_end)
     order = {
         "parent": os.getpid(),
         "argv": list(argv),
@@ -95,6 +99,7 @@ class Child:
         loop: asyncio.AbstractEventLoop,
         grace: float,
         on_message: OnMessage | None,
+        on_line: OnLine | None,
         on_end: Callable[[], None] | None,
     ) -> None:
         self.pid = 0
@@ -102,6 +107,7 @@ class Child:
         self._loop = loop
         self._grace = grace
         self._on_message = on_message
+        self._on_line = on_line
         self._at_end = on_end
         self._started: asyncio.Future[None] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
@@ -109,6 +115,8 @@ class Child:
         self._supervisor = 0
         self._control = self._stdout = self._stderr = -1
         self._news, self._output, self._tail = bytearray(), bytearray(), bytearray()
+        self._logged = bytearray()
+        """The line of its standard error that isn't finished yet."""
 
     async def wait(self) -> Exit:
         """How it ended; returns once it has, with everything it started. Any number of callers."""
@@ -232,6 +240,7 @@ class Child:
                 message = json.loads(line)
         if message is None:
             self._log(line + b"\n")
+            self._tell(line)
         elif self._on_message is not None:
             self._on_message(message)
 
@@ -239,8 +248,16 @@ class Child:
         data = _read(self._stderr)
         if data:
             self._log(data)
+            self._logged += data
+            *lines, self._logged = self._logged[-TAIL:].split(b"\n")
+            for line in lines:
+                self._tell(line)
         elif data is not None:
             self._stderr = self._stop_reading(self._stderr)
+
+    def _tell(self, line: bytes | bytearray) -> None:
+        if self._on_line is not None:
+            self._on_line(line.decode(errors="replace").rstrip().rsplit("\r", 1)[-1])
 
     def _log(self, data: bytes | bytearray) -> None:
         self._tail += data
@@ -257,7 +274,9 @@ class Child:
                 react()
         self._stdout = self._stop_reading(self._stdout)
         self._stderr = self._stop_reading(self._stderr)
-        self._log(self._output)  # a line that was never finished
+        self._log(self._output)
+        for unfinished in filter(None, (self._output, self._logged)):
+            self._tell(unfinished)
         self._reap()
 
     def _reap(self) -> None:
