@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+from llmengine_core.errors import BadRequestError
 from llmengine_core.types.plan import HostFacts
 
-__all__ = ["host_facts", "usable_cores"]
+__all__ = ["host_facts", "launch_threads", "usable_cores"]
 
 ASK_SECONDS = 10
 """How long the driver may take to answer."""
@@ -30,6 +32,24 @@ def host_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) 
 def usable_cores(root: Path = Path("/")) -> list[int]:
     """The numbers of the processors that this process may use, no more of them than its cgroups leave time for."""
     return _cores()[: _cpus(list(_cgroups(root)))]
+
+
+def launch_threads(backend: str, options: Mapping[str, Any], others: Collection[str] = ()) -> int:
+    """How many threads one replica computes on at most, by its launch options: all cores but one, unless they say.
+
+    ``threads`` is how many are wanted, ``cpus`` the cores that it may use; ``others`` are the names of options that
+    the backend has besides. Raises ``BadRequestError`` for any further option and for a value below 1.
+    """
+    known = ["cpus", "threads", *sorted(others)]
+    if odd := set(options) - set(known):
+        raise BadRequestError(f"{backend} has no launch option {min(odd)!r}; it has: {', '.join(known)}")
+    for name in ("cpus", "threads"):
+        value = options.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise BadRequestError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    threads: int = options.get("threads", max(1, len(_cores()) - 1))
+    cpus: int = options.get("cpus", threads)
+    return min(threads, cpus)
 
 
 def _cgroups(root: Path) -> Iterator[Path]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from llmengine_core.errors import BadRequestError, ServerError
+from llmengine_core.errors import ServerError
+from llmengine_core.host import launch_threads
 from llmengine_core.http import HttpClient, HttpError
 from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.types.launch import Deployment, Endpoint, LaunchSpec, Resources
@@ -42,7 +41,7 @@ class LlamaCppBackend(Backend):
         return LaunchSpec(
             argv=(sys.executable, "-I", str(SERVE)),
             document=document,
-            resources=Resources(threads=_threads(deployment)),
+            resources=Resources(threads=launch_threads(deployment.backend, deployment.options)),
             subject=Path(deployment.weights).name,
             log_noise=LOG_NOISE,
         )
@@ -60,22 +59,3 @@ class LlamaCppBackend(Backend):
         except BaseException:
             await client.aclose()
             raise
-
-
-def _threads(deployment: Deployment) -> int:
-    options: dict[str, Any] = dict(deployment.options)
-    asked: dict[str, Any] = {name: options.pop(name) for name in ("cpus", "threads") if name in options}
-    if options:
-        raise BadRequestError(f"llama_cpp has no launch option {min(options)!r}; it has: cpus, threads")
-    for name, value in asked.items():
-        if type(value) is not int or value < 1:
-            raise BadRequestError(f"{name} is {value!r}; it must be a whole number of at least 1")
-    threads: int = asked.get("threads", max(1, _cores() - 1))
-    cpus: int = asked.get("cpus", threads)
-    return min(threads, cpus)
-
-
-def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""An engine of the standard library: what it generates follows from the prompt alone."""
