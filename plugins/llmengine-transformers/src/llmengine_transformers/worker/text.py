@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import json
 from typing import Any
 
 from llmengine_core.worker.contract import Prompt, Refused
-from llmengine_transformers.worker.vocabulary import token_bytes
 from llmengine_transformers.worker.bounds import prompt_token_overhead
+from llmengine_transformers.worker.vocabulary import token_bytes
 
 __all__ = ["Decoding", "Text"]
 
@@ -24,10 +25,11 @@ class Text:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._bytes = token_bytes(self._backend)
+        parts = json.loads(self._backend.to_str())
+        self._bytes = token_bytes(self._backend, parts)
         self.start = self._start()
         """What the tokenizer puts before every text: its start token, where the model has one."""
-        self.overhead = prompt_token_overhead(self._backend, len(self.start))
+        self.overhead = prompt_token_overhead(parts, len(self.start))
         """k, where a text of n UTF-8 bytes never takes more than n + k tokens; None where that isn't known."""
         self.has_template = bool(tokenizer.chat_template)
         """Whether conversations can be put into the model's words."""
@@ -46,7 +48,9 @@ class Text:
         else:
             tokens = self._ids(self._render(prompt))
         if not tokens:
-            raise Refused(f"the prompt {prompt!r} has no tokens in this model's vocabulary; give one with more text")
+            raise Refused(
+                f"the prompt {prompt!r} has no tokens in this model's vocabulary; give one with more text"
+            )
         return tokens
 
     def decoding(self) -> Decoding:
@@ -59,7 +63,9 @@ class Text:
     def _checked(self, ids: Any) -> tuple[int, ...]:
         for at, token in enumerate(ids):
             if not 0 <= token < self._rows:
-                raise Refused(f"token {at} of the prompt is {token}; this model's go from 0 to {self._rows - 1}")
+                raise Refused(
+                    f"token {at} of the prompt is {token}; this model's go from 0 to {self._rows - 1}"
+                )
         return tuple(ids)
 
     def _render(self, messages: Any) -> str:

@@ -2,74 +2,90 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmengine_core.worker.contract import Refused
 
-__all__ = ["byte_alphabet", "steps", "token_bytes"]
+__all__ = ["steps", "token_bytes"]
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+CANDIDATES = 64
+"""Tokens that are tried as neighbours of the others."""
 
 
-def byte_alphabet() -> dict[str, int]:
-    """The byte that each character stands for in a byte-level vocabulary, as GPT-2 published it.
-
-    Bytes that Latin-1 prints are their own character; the others, in order, are U+0100 and what follows.
-    """
-    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {chr(byte): byte for byte in own} | {chr(256 + at): byte for at, byte in enumerate(others)}
-
-
-def steps(part: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+def steps(part: Mapping[str, Any] | None, members: str) -> list[Mapping[str, Any]]:
     """The steps of a normalizer, pre-tokenizer or decoder as tokenizer.json writes it, sequences unfolded.
 
-    ``name`` is how that kind of part calls the members of a sequence: "normalizers", "decoders", ...
+    ``members`` is how that kind of part calls what a sequence holds: "normalizers", "pretokenizers", "decoders".
     """
     if part is None:
         return []
     if part["type"] == "Sequence":
-        return [step for each in part[name] for step in steps(each, name)]
+        return [step for each in part[members] for step in steps(each, members)]
     return [part]
 
 
-def token_bytes(tokenizer: Any) -> list[bytes]:
+def token_bytes(tokenizer: Any, parts: Mapping[str, Any]) -> list[bytes]:
     """The bytes of every token by its id, in the middle of a text; none for special tokens and missing ids.
 
-    For a ``tokenizers.Tokenizer``. Raises ``Refused`` where the text of tokens isn't the texts of each.
+    For a ``tokenizers.Tokenizer`` and what its tokenizer.json holds. Joined, they are what the tokenizer decodes,
+    with two exceptions: it may leave out a space at the beginning of a text; and of a run of byte tokens that isn't
+    UTF-8 as a whole it spells no character, where the bytes here still spell those that are. Raises ``Refused``
+    where a text isn't made of the texts of its tokens.
     """
-    decoders = [step["type"] for step in steps(json.loads(tokenizer.to_str())["decoder"], "decoders")]
-    names: dict[int, str] = {id: token for token, id in tokenizer.get_vocab(with_added_tokens=True).items()}
-    for id, added in tokenizer.get_added_tokens_decoder().items():
-        names[id] = added.content
-        if added.special:
-            del names[id]
-    found = [b""] * (max(names, default=-1) + 1)
+    added = {token["id"]: token for token in parts["added_tokens"]}
+    names = {token: name for name, token in tokenizer.get_vocab(with_added_tokens=True).items()}
+    plain = {token: name for token, name in names.items() if not added.get(token, {}).get("special")}
+    decoders = [step["type"] for step in steps(parts["decoder"], "decoders")]
     if decoders == ["ByteLevel"]:
-        alphabet = byte_alphabet()
-        for id, name in names.items():
-            byte = [alphabet.get(char) for char in name]
-            found[id] = name.encode() if None in byte else bytes(byte)  # type: ignore[arg-type]
+        found = {token: _spelled_bytes(name) for token, name in plain.items()}
     else:
-        bytewise = {}
-        if "ByteFallback" in decoders:
-            bytewise = {id: match for id, name in names.items() if (match := BYTE_TOKEN.fullmatch(name))}
-        for id, match in bytewise.items():
-            found[id] = bytes([int(match[1], 16)])
-        spelled = [id for id in names if id not in bytewise]
-        for id, text in zip(spelled, _within(tokenizer, spelled, names), strict=True):
-            found[id] = text.encode()
-    return found
+        bytewise = "ByteFallback" in decoders
+        found = {
+            token: bytes([int(match[1], 16)])
+            for token, name in plain.items()
+            if bytewise and (match := BYTE_TOKEN.fullmatch(name))
+        }
+        found |= _texts(tokenizer, [token for token in plain if token not in found], plain)
+    return [found.get(token, b"") for token in range(max(names, default=-1) + 1)]
 
 
-def _within(tokenizer: Any, ids: list[int], names: dict[int, str]) -> list[str]:
-    """The text that each token adds between two others."""
-    for anchor in [id for id in ids if re.fullmatch(r"[A-Za-z0-9]", names[id])]:
-        before = tokenizer.decode([anchor])
-        after = tokenizer.decode([anchor, anchor]).removeprefix(before)
-        whole = tokenizer.decode_batch([[anchor, id, anchor] for id in ids])
-        if all(text.startswith(before) and text.endswith(after) for text in whole):
-            return [text[len(before) : len(text) - len(after)] for text in whole]
+def _byte_alphabet() -> dict[str, int]:
+    """The byte that each character stands for in byte-level vocabularies, as GPT-2 defined it.
+
+    A byte that is a printable character in Latin-1 is that character; the rest, in order, are U+0100 and on.
+    """
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + at): byte for at, byte in enumerate(rest)}
+
+
+ALPHABET = _byte_alphabet()
+
+
+def _spelled_bytes(name: str) -> bytes:
+    """What a byte-level token stands for; one with any other character, an added one, for itself."""
+    if all(character in ALPHABET for character in name):
+        return bytes(ALPHABET[character] for character in name)
+    return name.encode()
+
+
+def _texts(tokenizer: Any, tokens: list[int], names: Mapping[int, str]) -> dict[int, bytes]:
+    """The text that each token adds between two others, once it is clear that this is all that it ever adds."""
+    for neighbour in _neighbours(names):
+        before = tokenizer.decode([neighbour])
+        after = tokenizer.decode([neighbour, neighbour]).removeprefix(before)
+        between = tokenizer.decode_batch([[neighbour, token, neighbour] for token in tokens])
+        if not all(text.startswith(before) and text.endswith(after) for text in between):
+            continue
+        texts = [text[len(before) : len(text) - len(after)] for text in between]
+        if tokenizer.decode([neighbour, *tokens]) == before + "".join(texts):
+            return {token: text.encode() for token, text in zip(tokens, texts, strict=True)}
     raise Refused("the text of this tokenizer's tokens depends on their neighbours, so it can't be streamed")
+
+
+def _neighbours(names: Mapping[int, str]) -> Iterable[int]:
+    letters = [token for token, name in names.items() if re.fullmatch("[A-Za-z0-9]+", name)]
+    return sorted(letters, key=lambda token: (len(names[token]), token))[:CANDIDATES]
