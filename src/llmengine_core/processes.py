@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -34,6 +35,10 @@ isn't JSON; without its end, and of a line that overwrites itself only the last.
 SUPERVISOR = str(Path(__file__).with_name("_supervisor.py"))
 TAIL = 64 * 1024
 """Bytes that are kept of what a child logs."""
+LONGEST_REASON = 20
+"""Lines of a reason."""
+HUNG = re.compile(r"^Timeout \((.+)\)!$", re.MULTILINE)
+"""What Python's faulthandler writes before the stacks of a process that it ends because its time is up."""
 MARGIN = 3.0
 """Seconds that a supervisor gets beyond its child's grace before it is killed itself."""
 
@@ -50,6 +55,7 @@ async def spawn(
     on_message: OnMessage | None = None,
     on_line: OnLine | None = None,
     on_end: Callable[[], None] | None = None,
+    noise: str = "",
 ) -> Child:
     """Start ``argv`` (an absolute program and its arguments) under a supervisor.
 
@@ -57,13 +63,14 @@ async def spawn(
     standard input; secrets belong there, never in ``argv`` or ``env``. The files in ``unlink`` are removed
     after the child's end. ``grace`` is how many seconds it gets between SIGTERM and SIGKILL.
     ``on_end`` is called from the loop once it is gone with all that it started, however that came about.
+    ``noise`` is a regular expression of what is left out of its reasons: see ``LaunchSpec.log_noise``.
 
     Call it from a thread that lives as long as the child shall: the kernel ends the supervisor when the
     thread that started it ends. A program that can't be run is a child that exits with 127, the reason on
     its standard error. Raises ``OSError`` where not even the supervisor can be started. Cancelling the call
     ends what was started.
     """
-    child = Child(asyncio.get_running_loop(), grace, on_message, on_line, on_end)
+    child = Child(asyncio.get_running_loop(), grace, on_message, on_line, on_end, noise)
     order = {
         "parent": os.getpid(),
         "argv": list(argv),
@@ -101,6 +108,7 @@ class Child:
         on_message: OnMessage | None,
         on_line: OnLine | None,
         on_end: Callable[[], None] | None,
+        noise: str,
     ) -> None:
         self.pid = 0
         """The program's own process id, which is also its process group's."""
@@ -109,6 +117,7 @@ class Child:
         self._on_message = on_message
         self._on_line = on_line
         self._at_end = on_end
+        self._noise = re.compile(noise) if noise else None
         self._started: asyncio.Future[None] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self._report: dict[str, int | None] | None = None
@@ -128,10 +137,17 @@ class Child:
         return self._exit.done()
 
     def reason(self) -> str:
-        """The last lines that it logged: all of its standard error, and standard output that isn't JSON."""
-        text = self._tail.decode(errors="replace")
+        """The last lines that it logged: all of its standard error, and standard output that isn't JSON.
+
+        Where it is known what in them is noise, they are the lines that say something, each once; unless none does.
+        """
+        text = HUNG.sub(r"it hung, for longer than \1 (h:mm:ss), here:", self._tail.decode(errors="replace"))
         lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()]
-        return "\n".join([line for line in lines if line][-20:])[-4000:]
+        if self._noise is not None:
+            told = [self._noise.sub("", line).strip() for line in lines]
+            once = [*dict.fromkeys(line for line in reversed(told) if line)][::-1]
+            lines = once or lines
+        return "\n".join([line for line in lines if line][-LONGEST_REASON:])[-4000:]
 
     def let_go(self) -> None:
         """Have it end, without waiting. Idempotent; safe from any thread and without a loop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import secrets
 import signal
 from collections.abc import Mapping
@@ -16,12 +16,15 @@ from llmengine_core.admission import Threads
 from llmengine_core.errors import ServerError
 from llmengine_core.host import usable_cores
 from llmengine_core.interfaces.runtime import Replica, Runtime
-from llmengine_core.processes import Child, OnMessage, spawn
+from llmengine_core.processes import Child, OnLine, OnMessage, spawn
 from llmengine_core.rundir import RuntimeFolder
 from llmengine_core.types.launch import Endpoint, Exit, LaunchSpec
 from llmengine_core.types.progress import OnProgress, Progress
 
 __all__ = ["LocalRuntime"]
+
+log = logging.getLogger(__name__)
+"""At DEBUG, each line that a child logs."""
 
 
 class LocalRuntime(Runtime):
@@ -48,7 +51,11 @@ class LocalRuntime(Runtime):
             elif on_progress is not None and isinstance(done := message.get("progress"), int | float):
                 on_progress(Progress(spec.subject, str(message.get("phase", "load")), float(done), 1.0))
 
-        child = await self._spawn(spec, folder.root, socket, {"address": address, "key": key}, on_message)
+        def on_line(line: str) -> None:
+            log.debug("%s: %s", _name(spec), line.replace(key, "…"))
+
+        facts = {"address": address, "key": key}
+        child = await self._spawn(spec, folder.root, socket, facts, on_message, on_line)
         self._children = {other for other in self._children if not other.ended} | {child}
         ended = asyncio.ensure_future(child.wait())
         try:
@@ -82,7 +89,13 @@ class LocalRuntime(Runtime):
                 await asyncio.to_thread((await self._folder).close)
 
     async def _spawn(
-        self, spec: LaunchSpec, folder: Path, socket: Path, facts: Mapping[str, str], on_message: OnMessage
+        self,
+        spec: LaunchSpec,
+        folder: Path,
+        socket: Path,
+        facts: Mapping[str, str],
+        on_message: OnMessage,
+        on_line: OnLine,
     ) -> Child:
         """The process, with threads that are its own until it has ended."""
         cores = await asyncio.to_thread(usable_cores)
@@ -95,7 +108,9 @@ class LocalRuntime(Runtime):
                     document={**spec.document, **facts, "threads": threads.granted},
                     unlink=[socket],
                     on_message=on_message,
+                    on_line=on_line,
                     on_end=threads.release,
+                    noise=spec.log_noise,
                 )
             except BaseException:
                 threads.release()
@@ -155,11 +170,5 @@ def _epitaph(spec: LaunchSpec, end: Exit) -> str:
         how = f"was ended by {signal.Signals(end.signal).name}"
     else:
         how = f"ended with exit code {end.code}"
-    words = f": {_told(end.reason, spec.log_noise)}" if end.reason else " and left no message"
+    words = f": {end.reason}" if end.reason else " and left no message"
     return f"{_name(spec)}: the engine {how} before it was ready{words}"
-
-
-def _told(reason: str, noise: str) -> str:
-    """The lines that say why, each once."""
-    lines = [re.sub(noise, "", line).strip() for line in reason.splitlines()] if noise else []
-    return "\n".join(dict.fromkeys(line for line in lines if line)) or reason

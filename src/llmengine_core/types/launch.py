@@ -87,7 +87,7 @@ class LaunchSpec:
     """What it serves, for people, in progress and errors."""
     log_noise: str = ""
     """A regular expression of what in a line that it logs tells nobody why it failed: the time, a summary. Left
-    out of the reason for a failed start, with lines that say nothing else, unless that leaves none."""
+    out of the reason for its end, with lines that say nothing else, unless that leaves none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
