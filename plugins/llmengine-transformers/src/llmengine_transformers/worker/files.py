@@ -63,7 +63,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd pickles, which fail below
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Refused(f"{path.parent} has no {path.name}; fetch the whole folder again") from None
     except pickle.UnpicklingError as error:
