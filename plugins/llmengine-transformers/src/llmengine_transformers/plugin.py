@@ -2,6 +2,76 @@
 
 from __future__ import annotations
 
-__all__ = ["CONTRACT"]
+from llmengine_core.hookspecs import hookimpl
+from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.declarations import BackendInfo, EnvironmentBuild, EnvironmentSpec, TransformInfo
+from llmengine_transformers.gguf_architectures import CLASSES
+
+__all__ = ["ARCHITECTURES", "CAPABILITIES", "CONTRACT", "ENVIRONMENT"]
 
 CONTRACT = 1
+
+CAPABILITIES = Capabilities(
+    logprobs=True,
+    presence_penalty=True,
+    frequency_penalty=True,
+    top_k=True,
+    top_p=True,
+    seed=True,
+    structured=frozenset({"json", "regex", "choice", "grammar"}),
+    structured_dialect="llguidance",
+    token_ids=True,
+    messages=True,
+    adapters="dynamic",
+    cancels_prefill=True,
+)
+ARCHITECTURES = frozenset({"llama"})
+"""Those whose greedy text was compared with the library's own, at mixed lengths, while requests come and go
+(worker_tests/test_architectures.py); as ``model_type`` in config.json."""
+REQUIREMENTS = ("accelerate", "gguf", "peft", "safetensors", "sentencepiece")
+ENVIRONMENT = EnvironmentSpec(
+    distribution="transformers",
+    module="transformers",
+    builds=(
+        EnvironmentBuild(
+            version="5.23.0",
+            requirements=("torch==2.13.0", "transformers==5.23.0", *REQUIREMENTS),
+            accelerators=frozenset({"cpu"}),
+            pins="llmengine_transformers:pins/5.23.0-cpu.txt",
+        ),
+    ),
+)
+
+
+@hookimpl
+def register_backends() -> list[BackendInfo]:
+    """Hugging Face Transformers, on the CPU; nobody has run it on another device yet."""
+    return [
+        BackendInfo(
+            name="transformers",
+            factory="llmengine_transformers.backend:TransformersBackend",
+            capabilities=CAPABILITIES,
+            formats=frozenset({"safetensors", "pytorch"}),
+            architectures=ARCHITECTURES,
+            loads_quantized=frozenset(),
+            accelerators=frozenset({"cpu"}),
+            environment=ENVIRONMENT,
+            takes_masker=True,
+            remote_code=True,
+        )
+    ]
+
+
+@hookimpl
+def register_transforms() -> list[TransformInfo]:
+    """GGUF files opened up for Transformers, in its environment."""
+    return [
+        TransformInfo(
+            name="gguf_to_safetensors",
+            factory="llmengine_transformers.dequantize:Dequantize",
+            source_format="gguf",
+            target_format="safetensors",
+            architectures=frozenset(CLASSES),
+            environment=ENVIRONMENT,
+        )
+    ]
