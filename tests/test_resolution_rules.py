@@ -280,7 +280,7 @@ def test_m05_an_engine_does_not_quantize_what_is_quantized() -> None:
     quantized = CheckpointFacts(url="/x", path="/x", format="safetensors", size=GIB, quantization="gptq")
     facts = Facts(checkpoint=quantized, host=SERVER.host, backends=SERVER.backends)
     told = rule(resolve(spec(quantize="awq"), BOTH, facts), "vllm", "quantization")
-    assert told.fact == "quantization 'awq' (offers gptq)"
+    assert told.fact == "quantization 'awq' of weights that are stored in 'gptq' (offers gptq)"
 
 
 @pytest.mark.parametrize(
@@ -404,6 +404,7 @@ def test_a_choice_reads_like_this() -> None:
         "llama_cpp 2026.10.1 serves 'smollm2' with inference_framework='auto', quantize='q8_0'",
         "  weights    /weights/model.gguf (gguf, llama, q4_1, 98,362,432 bytes, 134,515,008 parameters)",
         "  transform  q8_0, by llama_cpp_quantize",
+        "  chosen     nothing else fits",
         "  note       q8_0 is made of q4_1 weights, not of full precision",
         "  note       guided requests are refused until a checker is here: python -m pip install llmengine-llguidance",
         "",

@@ -33,16 +33,26 @@ def explain(plan: Plan) -> str:
     problem = plan.checkpoint.problem
     about = [("weights", _weights(plan.checkpoint), problem.mend if problem else None)]
     if plan.choice:
-        steps = (
-            f"{step.method or step.target_format}, by {step.transform}" for step in plan.choice.transforms
-        )
-        about += [("transform", step, None) for step in steps]
+        about += [(what, how, None) for what, how in _carrying_out(plan.choice)]
+        about.append(("chosen", plan.why, None))
     about += [("note", note, None) for note in plan.notes]
     lines = [_heading(plan), *_in_columns(about)]
     for each in plan.candidates:
         state = "chosen" if each is plan.choice else "fits" if each.fits else "does not fit"
         lines += ["", f"{_title(each)}: {state}", *_in_columns(_rule_lines(each.rules))]
     return "\n".join(lines)
+
+
+def _carrying_out(choice: Candidate) -> Iterator[tuple[str, str]]:
+    """What is done to the weights first, and where the engine then runs, with what beside it."""
+    for step in choice.transforms:
+        yield "transform", f"{step.method or step.target_format}, by {step.transform}"
+    if choice.environment is not None and choice.environment.name:
+        yield "environment", choice.environment.name
+    if choice.quantizer is not None:
+        yield "quantizer", choice.quantizer
+    if choice.masker is not None:
+        yield "masker", choice.masker
 
 
 def _heading(plan: Plan) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from llmengine_core import environments
 from llmengine_core.host import host_facts
 from llmengine_core.plugins import describe_error, import_object
+from llmengine_core.recipes import environment_specs
 from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
@@ -34,11 +35,7 @@ async def inspect(spec: ModelSpec, card: ModelCard | None, registry: Registry, s
 def look_around(registry: Registry, settings: Settings) -> Facts:
     """The same without weights. Reads files: on an event loop, call it in a thread."""
     backends, transforms = registry.backends.values(), registry.transforms.values()
-    asked = [info.environment for info in backends]
-    asked += [info.environment for info in transforms]
-    asked += [info.environment for info in registry.quantizers.values()]
-    asked += [info.environment for info in registry.guided_decoders.values()]
-    specs = [spec for spec in asked if spec is not None]
+    specs = environment_specs(registry.declarations)
     found = environments.find(settings.home, specs)
 
     def having(spec: EnvironmentSpec | None) -> tuple[EnvironmentFacts, ...]:

@@ -7,17 +7,19 @@ known ahead is UNKNOWN, fits for now, and is checked again when the plan is carr
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from llmengine_core.arguments.quantity import quantity_bytes
+from llmengine_core.cases import Asked, Case, runs_code
 from llmengine_core.hardware import infer
-from llmengine_core.routes import FULL_PRECISION, Routes
-from llmengine_core.rules import NO_NEEDS, RULES, Case
+from llmengine_core.recipes import Conflict
+from llmengine_core.routes import FULL_PRECISION
+from llmengine_core.rules import NO_NEEDS, RULES
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import BackendInfo, Declarations
+from llmengine_core.types.declarations import Declarations
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import Candidate, CheckpointFacts, Facts, Plan, RuleResult, Verdict
+from llmengine_core.types.plan import Candidate, Facts, Plan, RuleResult, Verdict
 
 __all__ = ["resolve"]
 
@@ -40,58 +42,74 @@ def resolve(
     ``needs`` are capabilities that the backend must declare. Never raises: a caller that needs a choice
     raises ``explanation.resolution_error`` of a plan without one.
     """
-    routes = Routes(facts.checkpoint, (declared.info for declared in declarations.transforms))
-    weight_bytes = _weight_bytes(spec, facts.checkpoint)
-    cases = (Case(spec, each, facts, routes, weight_bytes, needs) for each in declarations.backends)
-    candidates = [_candidate(case) for case in cases]
-    served = any(each.fits for each in candidates)
-    candidates += _absent(spec.inference_framework, declarations, served=served)
-    candidates.sort(key=lambda each: _rank(each, spec.inference_framework))
-    best = candidates[0] if candidates and candidates[0].fits else None
-    return Plan(
+    asked = Asked(spec, declarations, facts, needs)
+    cases = {declared.info.name: Case(asked, declared) for declared in declarations.backends}
+    candidates = [_candidate(case) for case in cases.values()]
+    fitting = sorted([each for each in candidates if each.fits], key=_rank(spec))
+    others = [each for each in candidates if not each.fits]
+    others += _absent(spec.inference_framework, declarations, served=bool(fitting))
+    plan = Plan(
         model=spec.model,
         framework=spec.inference_framework,
         checkpoint=facts.checkpoint,
-        candidates=tuple(candidates),
-        chosen=best.name if best else None,
+        candidates=(*fitting, *sorted(others, key=_rank(spec))),
+        chosen=fitting[0].name if fitting else None,
         asked=_asked(spec),
-        notes=tuple(_notes(spec, declarations, facts, best)) if best else (),
-        hardware=infer(spec, facts.checkpoint, _info(best, declarations), facts.host, weight_bytes)
-        if best
-        else None,
+    )
+    if not fitting:
+        return plan
+    best = fitting[0]
+    case = cases[best.name]
+    return replace(
+        plan,
+        why=_why(fitting, spec.inference_framework),
+        notes=tuple(_notes(case, declarations, best)),
+        hardware=infer(spec, facts.checkpoint, case.info, facts.host, case.weight_bytes),
     )
 
 
-def _info(candidate: Candidate, declarations: Declarations) -> BackendInfo:
-    return next(each.info for each in declarations.backends if each.info.name == candidate.name)
+def _rank(spec: ModelSpec) -> Callable[[Candidate], tuple[bool, bool, int, str, str]]:
+    """The best first: what was asked for by name, what loads the checkpoint as it is, what has priority."""
+    framework = spec.inference_framework
+
+    def rank(each: Candidate) -> tuple[bool, bool, int, str, str]:
+        return (each.name != framework, bool(each.transforms), -each.priority, each.name, each.plugin)
+
+    return rank
 
 
-def _rank(candidate: Candidate, framework: str) -> tuple[bool, bool, int, str, str]:
-    """The best first: what fits, what was asked for by name, then priority and name."""
-    fits, asked = candidate.fits, candidate.name == framework
-    return (not fits, not asked, -candidate.priority, candidate.name, candidate.plugin)
+def _why(fitting: Sequence[Candidate], framework: str) -> str:
+    """What the first of these candidates, the best first, has before the others."""
+    best, *others = fitting
+    if best.name == framework:
+        return "asked for by name"
+    if not others:
+        return "nothing else fits"
+    reasons: dict[str, list[str]] = {}
+    for other in others:
+        if other.transforms and not best.transforms:
+            reason = "loads the checkpoint as it is, but {} can only once it is transformed"
+        elif other.priority != best.priority:
+            reason = f"has priority {best.priority}, but {{}} {other.priority}"
+        else:
+            reason = "comes by its name before {}, all else being equal"
+        reasons.setdefault(reason, []).append(other.name)
+    return "; ".join([reason.format(" and ".join(names)) for reason, names in reasons.items()])
 
 
 def _candidate(case: Case) -> Candidate:
+    place, route = case.place, case.route
     return Candidate(
         name=case.info.name,
         plugin=case.declared.plugin,
-        version=case.version,
+        version=(place.environment.version or None) if place else None,
         priority=case.info.priority,
         rules=tuple([rule(case) for rule in RULES.values()]),
-        transforms=case.route.steps if case.route else (),
+        transforms=case.steps,
+        environment=place.environment if place else None,
+        quantizer=route.quantizer.name if route and route.quantizer else None,
+        masker=place.masker.name if place and place.masker else None,
     )
-
-
-def _weight_bytes(spec: ModelSpec, checkpoint: CheckpointFacts) -> int | None:
-    """How much the weights take as they are served; None where that can't be told yet."""
-    if spec.quantize in (None, checkpoint.quantization):
-        return checkpoint.size
-    number = re.search(r"\d+", spec.quantize)  # "q8_0", "int4", "f16": bits, and one more for scales
-    bits = int(number[0]) if number else 0
-    if checkpoint.parameters is None or not 1 <= bits <= 32:
-        return None
-    return checkpoint.parameters * (bits + (bits < 16)) // 8
 
 
 # -- what is not there -------------------------------------------------------------------------------------------
@@ -150,22 +168,34 @@ def _asked(spec: ModelSpec) -> dict[str, str]:
     return asked
 
 
-def _notes(spec: ModelSpec, declarations: Declarations, facts: Facts, best: Candidate) -> Iterator[str]:
-    checkpoint, host = facts.checkpoint, facts.host
+def _notes(case: Case, declarations: Declarations, best: Candidate) -> Iterator[str]:
+    spec, info, checkpoint, host = case.spec, case.info, case.checkpoint, case.facts.host
     if checkpoint.path is None and checkpoint.url:
         yield f"the weights are not on this machine yet; they are fetched from {checkpoint.url}"
     method = next((step.method for step in best.transforms if step.method), None)
-    if method and checkpoint.quantization not in FULL_PRECISION:
-        yield f"{method} is made of {checkpoint.quantization} weights, not of full precision"
+    if checkpoint.quantization not in FULL_PRECISION and best.transforms:
+        yield f"{method or 'full precision'} is made of {checkpoint.quantization} weights" + (
+            ", not of full precision" if method else "; what they lost isn't won back"
+        )
+    if checkpoint.remote_code:
+        runs = runs_code(info, checkpoint, allowed=case.facts.allow_remote_code)
+        yield f"the checkpoint brings code of its own, which {'may run with your rights' if runs else 'is not run'}"
     if spec.cpus is not None and spec.cpus > host.cpus:
         yield f"cpus={spec.cpus} were asked for; this machine has {host.cpus}, and replicas run on those"
     if spec.memory is not None and (quantity_bytes(spec.memory) or 0) > host.memory:
         yield f"memory={spec.memory} was asked for; this machine has {host.memory / 2**30:.1f}Gi"
     if spec.gpu_type is not None:
         yield f"gpu_type={spec.gpu_type} is not compared with this machine's GPUs"
+    if spec.gpus is None and host.gpus and info.accelerators >= {"cpu", "cuda"}:
+        yield "it runs on the processors; gpus=1 puts it on a GPU"
     if spec.high_priority:
         yield "high_priority is stored, but there is no prewarmed pool here that it could take a place in"
-    info = _info(best, declarations)
     dialects = {dialect for each in declarations.guided_decoders for dialect in each.info.dialects}
-    if info.capabilities.structured and info.capabilities.structured_dialect not in dialects:
+    if not info.capabilities.structured:
+        return
+    if info.capabilities.structured_dialect not in dialects:
         yield "guided requests are refused until a checker is here: python -m pip install llmengine-llguidance"
+    elif case.unguided:
+        found = case.install_masker()
+        said = found.reason if isinstance(found, Conflict) else found
+        yield f"guided requests are refused, since no masker is beside the engine: {said}"

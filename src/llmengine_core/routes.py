@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -70,6 +70,7 @@ class Routes:
         self._making = [info for info in ranked if info.methods]
         self._reached = self._conversions([info for info in ranked if not info.methods])
         self._by_formats: dict[frozenset[str], _Ways] = {}
+        self._by_reader: dict[Hashable, dict[str, Route | None]] = {}
         self._quantizers: dict[str, list[QuantizerInfo]] = {}
         for quantizer in sorted(quantizers, key=lambda info: (-info.priority, info.name)):
             for backend in quantizer.backends:
@@ -82,21 +83,21 @@ class Routes:
 
     def quantized(self, backend: BackendInfo, method: str, accelerator: str = "cpu") -> Route | None:
         """The best way to that quantization; None where it isn't offered or the format isn't known."""
-        if self._format is None:
-            return None
-        found = [
-            way for named, way in self._ways(backend, accelerator) if named == method and way is not None
-        ]
-        return min(found, key=lambda way: self._cost(way.steps), default=None)
+        return self._quantizations(backend, accelerator).get(method)
 
     def offered(self, backend: BackendInfo, accelerator: str = "cpu") -> list[str]:
         """The quantizations that there is a way to, sorted; for an unknown format, that there might be."""
-        ways = self._ways(backend, accelerator)
-        return sorted({method for method, way in ways if way is not None or self._format is None})
+        found = self._quantizations(backend, accelerator)
+        return sorted(method for method, way in found.items() if way is not None or self._format is None)
 
     def loads(self, backend: BackendInfo) -> bool:
         """Whether a backend can read weights that are quantized as the checkpoint's are, whatever their format."""
         return self._reader(backend, self._stored) is not False
+
+    def needs_precision(self, backend: BackendInfo, method: str, accelerator: str = "cpu") -> bool:
+        """Whether a quantization could be had, were the weights not stored quantized already."""
+        found = self._quantizations(backend, accelerator)
+        return self._stored not in FULL_PRECISION and method in found and found[method] is None
 
     def missing(self, route: Route) -> list[str]:
         """Names of the transforms on a way that can't run here yet."""
@@ -104,8 +105,22 @@ class Routes:
 
     # -- one backend -----------------------------------------------------------------------------------------
 
+    def _quantizations(self, backend: BackendInfo, accelerator: str) -> Mapping[str, Route | None]:
+        """Every quantization that a backend could serve, with the best way to it, if there is one."""
+        own = backend.name if backend.name in self._quantizers else None
+        key = (backend.formats, backend.quantizations, backend.loads_quantized, own, accelerator)
+        found = self._by_reader.get(key)
+        if found is None:
+            found = self._by_reader[key] = {}
+            for method, way in self._ways(backend, accelerator):
+                way = None if self._format is None else way
+                best = found.setdefault(method, way)
+                if way and (best is None or self._cost(way.steps) < self._cost(best.steps)):
+                    found[method] = way
+        return found
+
     def _ways(self, backend: BackendInfo, accelerator: str) -> Iterator[tuple[str, Route | None]]:
-        """Every quantization that a backend could serve, with the way to it; what needs less comes first."""
+        """Ways to quantizations; of equal ones, what needs less comes first."""
         ways = self._to(backend.formats)
         if self._stored is not None and ways.direct is not None:
             yield self._stored, self._as_stored(ways.direct, backend)
@@ -119,14 +134,12 @@ class Routes:
             if accelerator in quantizer.accelerators:
                 how = f"applied as it loads, by {quantizer.name}"
                 for each in quantizer.methods:
-                    yield (
-                        each.name,
-                        precise and replace(precise, how=how, bits=each.bits, quantizer=quantizer),
-                    )
-        for method, way in ways.made.items():
+                    way = precise and replace(precise, how=how, bits=each.bits, quantizer=quantizer)
+                    yield each.name, way
+        for method, made in ways.made.items():
             reader = self._reader(backend, method)
             if reader is not False:
-                yield method, way if reader is None else replace(way, quantizer=reader)
+                yield method, made if reader is None else replace(made, quantizer=reader)
 
     def _as_stored(self, direct: Route | None, backend: BackendInfo) -> Route | None:
         reader = self._reader(backend, self._stored)

@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import MappingProxyType
 
 from llmengine_core.arguments.quantity import quantity_bytes
-from llmengine_core.routes import Routes
+from llmengine_core.cases import Case, runs_code
+from llmengine_core.placement import runs_on
+from llmengine_core.recipes import ANY_VERSION, Conflict
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import BackendInfo, Declared
-from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import Facts, RuleResult, Verdict
+from llmengine_core.types.plan import EnvironmentFacts, RuleResult, Verdict
 
-__all__ = ["NO_NEEDS", "RULES", "Case"]
+__all__ = ["NO_NEEDS", "RULES"]
 
 NO_NEEDS = Capabilities()
 PASSED, FAILED, UNKNOWN = Verdict.PASSED, Verdict.FAILED, Verdict.UNKNOWN
 
 
-class Case:
-    """One backend for one spec, and all that was seen of it."""
-
-    __slots__ = (
-        "checkpoint", "declared", "host", "info", "needs", "offered", "plain", "route", "seen", "spec", "weight_bytes",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        declared: Declared[BackendInfo],
-        facts: Facts,
-        routes: Routes,
-        weight_bytes: int | None,
-        needs: Capabilities,
-    ) -> None:
-        self.spec, self.declared, self.needs = spec, declared, needs
-        self.checkpoint, self.host = facts.checkpoint, facts.host
-        self.weight_bytes = weight_bytes
-        """What the weights take in the quantization that was asked for; None where that can't be told yet."""
-        self.info = info = declared.info
-        self.seen = facts.backends.get(info.name)
-        self.plain = routes.plain(info)
-        """From the checkpoint to what the backend loads, without quantizing."""
-        self.route = self.plain if spec.quantize is None else routes.quantized(info, spec.quantize)
-        """The same with the quantization that was asked for."""
-        self.offered = routes.offered(info)
-        """Quantizations that can be had."""
-
-    @property
-    def version(self) -> str | None:
-        """Of the engine that would run."""
-        return (self.seen.environments[0].version or None) if self.seen and self.seen.environments else None
-
-
 ASKED_FOR = RuleResult("framework", PASSED, "asked for by name")
 ANY_WILL_DO = RuleResult("framework", PASSED, "any will do")
+ANY_VERSION_WILL_DO = RuleResult("version", PASSED, "any will do")
 NO_ENGINE = RuleResult("engine", PASSED, "it needs none in this environment")
 NO_DEVICE = RuleResult("device", PASSED, "it takes none of this machine's")
 NO_MEMORY = RuleResult("memory", PASSED, "it takes none of this machine's")
@@ -79,36 +44,46 @@ def _framework(case: Case) -> RuleResult:
 
 
 def _engine(case: Case) -> RuleResult:
-    environment, seen = case.info.environment, case.seen
+    environment, seen, place = case.info.environment, case.seen, case.place
     if seen is None:
         return RuleResult("engine", UNKNOWN, "it was not looked for")
     if environment is not None and not seen.environments:
-        wanted = environment.requirements or (environment.distribution,)
-        fact = f"its engine {environment.distribution} is not in this environment"
-        return RuleResult("engine", FAILED, fact, f"python -m pip install {shlex.join(wanted)}")
+        where = "on this machine" if environment.builds else "in this environment"
+        return _installable("engine", f"its engine {environment.distribution} is not {where}", case.install())
     if seen.problems:
         mends = dict.fromkeys(problem.mend for problem in seen.problems if problem.mend)
         fact = "; ".join(problem.message for problem in seen.problems)
         return RuleResult("engine", FAILED, fact, "; ".join(mends) or None)
     if environment is None:
         return NO_ENGINE
-    return RuleResult("engine", PASSED, f"{environment.distribution} is here")
+    if place is not None:
+        why = f": {place.why}" if place.why else ""
+        return RuleResult("engine", PASSED, f"{environment.distribution} is {_place(place.environment)}{why}")
+    if any(runs_on(each, case.accelerator) for each in seen.environments):
+        return RuleResult("engine", PASSED, f"{environment.distribution} is here")
+    fact = f"no environment here has {environment.distribution} for {case.accelerator}"
+    return _installable("engine", fact, case.install())
 
 
 def _version(case: Case) -> RuleResult:
     tag, environment = case.spec.inference_framework_image_tag, case.info.environment
-    version = case.version
-    if tag == version:
+    version = case.place.environment.version if case.place is not None else ""
+    if tag == ANY_VERSION:
+        return RuleResult("version", PASSED, f"{version} is here") if version else ANY_VERSION_WILL_DO
+    if case.place is not None:
         return RuleResult("version", PASSED, f"{version} is here, as asked for")
-    if tag == "latest":
-        return RuleResult("version", PASSED, f"{version} is here" if version else "any will do")
     if environment is None:
         return RuleResult(
             "version", UNKNOWN, f"version {tag} was asked for; the engine tells when it is reached"
         )
-    fact = f"version {tag} is not here" + (f", but {version}" if version else "")
-    install = shlex.join(["python", "-m", "pip", "install", f"{environment.distribution}=={tag}"])
-    return RuleResult("version", FAILED, fact, f"{install}, or inference_framework_image_tag='latest'")
+    seen = case.seen.environments if case.seen else ()
+    others = dict.fromkeys(each.version for each in seen if runs_on(each, case.accelerator) and each.version)
+    fact = f"version {tag} is not here" + (f", but {', '.join(others)}" if others else "")
+    latest = "inference_framework_image_tag='latest'"
+    found = case.install()
+    if isinstance(found, Conflict):
+        return RuleResult("version", FAILED, f"{fact}; {found.reason}", latest)
+    return RuleResult("version", FAILED, fact, f"{found}, or {latest}")
 
 
 def _checkpoint(case: Case) -> RuleResult:
@@ -116,39 +91,71 @@ def _checkpoint(case: Case) -> RuleResult:
     if checkpoint.problem is not None:
         return RuleResult("checkpoint", FAILED, checkpoint.problem.message, checkpoint.problem.mend)
     architecture = checkpoint.architecture
-    if info.architectures is not None and architecture is not None and architecture not in info.architectures:
-        fact = f"architecture {architecture!r} (loads {_listed(info.architectures)})"
-        return RuleResult("checkpoint", FAILED, fact)
+    if not case.architecture_known and not runs_code(info, checkpoint, allowed=case.facts.allow_remote_code):
+        return _strange(case)
     if checkpoint.format is None:
         return RuleResult("checkpoint", UNKNOWN, "its format is seen when it is here")
     route = case.route or case.plain
-    if route is None:
-        mend = f"quantize={case.offered[0]!r}" if case.offered else None
-        fact = f"format {checkpoint.format!r} (loads {_listed(info.formats)})"
-        return RuleResult("checkpoint", FAILED, fact, mend)
-    if info.architectures is None or architecture is None:
+    if route is None and checkpoint.format not in info.formats:
+        usable = next((method for method in case.offered if case.ready(method)), None)
+        of = f" for {checkpoint.base!r}" if checkpoint.base else ""
+        fact = f"format {checkpoint.format!r}{of} (loads {_listed(info.formats)})"
+        return RuleResult("checkpoint", FAILED, fact, f"quantize={usable!r}" if usable else None)
+    if route is not None and (missing := case.asked.routes.missing(route)):
+        fact = f"{checkpoint.format}{route.via}; no environment here runs {' and '.join(missing)}"
+        return _installable("checkpoint", fact, *map(case.install_transform, missing))
+    way = f"{checkpoint.format}{route.via if route else ''}"
+    if not case.architecture_known:
+        fact = f"{way}, architecture {architecture!r} by its own code, as the settings allow"
+    elif info.architectures is None or architecture is None:
         what = f"architecture {architecture!r}" if architecture else "its architecture"
+        fact = f"{way}; {what} is tried when it loads"
+    else:
+        return RuleResult("checkpoint", PASSED, f"{way}, architecture {architecture!r}")
+    return RuleResult("checkpoint", UNKNOWN, fact)
+
+
+def _strange(case: Case) -> RuleResult:
+    """A model of an architecture that the backend doesn't know."""
+    fact = f"architecture {case.checkpoint.architecture!r}"
+    if case.checkpoint.remote_code and case.info.remote_code:
+        fact = f"{fact} is code that comes with the checkpoint, which the settings don't allow"
         return RuleResult(
-            "checkpoint", UNKNOWN, f"{checkpoint.format}{route.via}; {what} is tried when it loads"
+            "checkpoint", FAILED, fact, "LLMENGINE_ALLOW_REMOTE_CODE=true, once you have read it"
         )
-    return RuleResult("checkpoint", PASSED, f"{checkpoint.format}{route.via}, architecture {architecture!r}")
+    return RuleResult("checkpoint", FAILED, f"{fact} (loads {_listed(case.info.architectures or ())})")
 
 
 def _quantization(case: Case) -> RuleResult:
-    asked, checkpoint = case.spec.quantize, case.checkpoint
-    if asked is None:
-        return RuleResult(
-            "quantization", PASSED, f"not asked for; stored as {checkpoint.quantization or 'it is'}"
+    asked, checkpoint, route = case.spec.quantize, case.checkpoint, case.route
+    if route is not None:
+        what = (
+            f"{asked}, {route.how}"
+            if asked
+            else f"not asked for; stored as {checkpoint.quantization or 'it is'}"
         )
-    if case.route is not None:
-        return RuleResult("quantization", PASSED, f"{asked}, {case.route.how}")
-    if checkpoint.format is None and asked in case.offered:
+        if (lacking := case.lacks(route)) is None:
+            return RuleResult("quantization", PASSED, what)
+        where = _place(case.place.environment) if case.place else "here"
+        fact = f"{asked or checkpoint.quantization} needs {lacking}, which is not {where}"
+        return _installable("quantization", fact, case.install())
+    stored, info = checkpoint.quantization, case.info
+    refused = checkpoint.format in info.formats and not case.asked.routes.loads(info)
+    if asked is None and not refused:
+        return RuleResult("quantization", PASSED, f"not asked for; stored as {stored or 'it is'}")
+    offered = case.offered
+    if checkpoint.format is None and asked in offered:
         return RuleResult("quantization", UNKNOWN, f"{asked} depends on the checkpoint's format")
-    fact = f"quantization {asked!r} (offers {_listed(case.offered)})"
-    best = (
-        checkpoint.quantization if checkpoint.quantization in case.offered else next(iter(case.offered), None)
-    )
-    return RuleResult("quantization", FAILED, fact, f"quantize={best!r}" if best else "leave quantize out")
+    if asked is None:
+        fact = f"the weights are stored in {stored!r} (loads {_listed(info.loads_quantized or ())})"
+    elif case.asked.routes.needs_precision(info, asked, case.accelerator):
+        fact = f"quantization {asked!r} of weights that are stored in {stored!r} (offers {_listed(offered)})"
+    else:
+        fact = f"quantization {asked!r} (offers {_listed(offered)})"
+    ready = [method for method in offered if case.ready(method) or checkpoint.format is None]
+    best = stored if stored in ready else next(iter(ready), None)
+    rest = None if refused else "leave quantize out"
+    return RuleResult("quantization", FAILED, fact, f"quantize={best!r}" if best else rest)
 
 
 def _shards(case: Case) -> RuleResult:
@@ -173,7 +180,7 @@ def _shards(case: Case) -> RuleResult:
 def _device(case: Case) -> RuleResult:
     if case.info.environment is None:
         return NO_DEVICE
-    kinds, asked, here = case.info.accelerators, case.spec.gpus, case.host.gpus
+    kinds, asked, here = case.info.accelerators, case.spec.gpus, case.facts.host.gpus
     if asked and "cuda" not in kinds:
         return RuleResult("device", FAILED, f"gpus={asked} (runs on {_listed(kinds)})", "gpus=0")
     if asked and asked > here:
@@ -182,7 +189,7 @@ def _device(case: Case) -> RuleResult:
     if asked:
         return RuleResult("device", PASSED, f"{_gpus(here)} here")
     if "cpu" in kinds:
-        return RuleResult("device", PASSED, f"{case.host.cpus} processors here")
+        return RuleResult("device", PASSED, f"{case.facts.host.cpus} processors here")
     if "cuda" not in kinds:
         return RuleResult("device", UNKNOWN, f"runs on {_listed(kinds)}, which is not looked for")
     shards = case.spec.num_shards
@@ -197,14 +204,15 @@ def _device(case: Case) -> RuleResult:
 def _memory(case: Case) -> RuleResult:
     if case.info.environment is None:
         return NO_MEMORY
-    if case.weight_bytes is None:
+    weight_bytes = case.weight_bytes
+    if weight_bytes is None:
         return RuleResult("memory", UNKNOWN, "the size of the weights isn't known yet")
-    need = int(case.weight_bytes * case.info.memory_factor)
+    need = int(weight_bytes * case.info.memory_factor)
     room, where = _room(case)
     fact = f"about {_size(need)}; {where} {_size(room)}"
     if room and need > room:  # told before what the spec gives: to give more would mend nothing
         return RuleResult("memory", FAILED, f"needs {fact}")
-    for field, least in (("memory", need), ("storage", case.weight_bytes)):
+    for field, least in (("memory", need), ("storage", weight_bytes)):
         given = getattr(case.spec, field)
         if given is not None and (quantity_bytes(given) or 0) < least:
             mend = f"{field}='{-(-least // 2**20)}Mi'"
@@ -219,14 +227,16 @@ def _memory(case: Case) -> RuleResult:
 def _room(case: Case) -> tuple[int, str]:
     """How many bytes there are for weights and cache, and where; 0 where that isn't known."""
     if case.spec.gpus or "cpu" not in case.info.accelerators:
-        return case.host.gpu_memory * (case.spec.gpus or case.spec.num_shards), "its GPUs have"
-    return case.host.memory, "this machine has"
+        return case.facts.host.gpu_memory * (case.spec.gpus or case.spec.num_shards), "its GPUs have"
+    return case.facts.host.memory, "this machine has"
 
 
 def _capabilities(case: Case) -> RuleResult:
-    needs, has = case.needs, case.info.capabilities
+    needs, has = case.asked.needs, case.info.capabilities
     if needs == NO_NEEDS:
         return NO_CAPABILITIES
+    if case.unguided:
+        has = replace(has, structured=frozenset())
     if needs.within(has):
         return RuleResult("capabilities", PASSED, "all that are asked for")
     missing = [
@@ -242,7 +252,19 @@ def _capabilities(case: Case) -> RuleResult:
         missing.append(f"adapters {needs.adapters}")
     if needs.structured_dialect not in (None, has.structured_dialect):
         missing.append(f"constraints in {needs.structured_dialect}")
-    return RuleResult("capabilities", FAILED, f"can't do {', '.join(missing)}")
+    fact = f"can't do {', '.join(missing)}"
+    if case.unguided and missing == [f"guided_{kind}" for kind in sorted(needs.structured)]:
+        return _installable("capabilities", f"{fact} without a masker", case.install_masker())
+    return RuleResult("capabilities", FAILED, fact)
+
+
+def _installable(rule: str, fact: str, *commands: str | Conflict) -> RuleResult:
+    """A failed rule that commands mend, if there is nothing that keeps what they install apart."""
+    conflicts = [each for each in commands if isinstance(each, Conflict)]
+    if not conflicts:
+        return RuleResult(rule, FAILED, fact, " && ".join(dict.fromkeys(map(str, commands))))
+    reasons = "; ".join(dict.fromkeys(each.reason for each in conflicts))
+    return RuleResult(rule, FAILED, f"{fact}, and can't be: {reasons}", conflicts[0].mend)
 
 
 RULES: Mapping[str, Callable[[Case], RuleResult]] = MappingProxyType(
@@ -270,6 +292,10 @@ def _size(count: int) -> str:
             break
         size, unit = size / 1000, bigger
     return f"{size:.3g} {unit}"
+
+
+def _place(environment: EnvironmentFacts) -> str:
+    return f"in the environment {environment.name}" if environment.name else "here"
 
 
 def _gpus(count: int) -> str:
