@@ -24,6 +24,7 @@ COMMANDS = {
     "complete": "llmengine_core.cli.complete:complete",
     "completion": "llmengine_core.cli.about:completion",
     "doctor": "llmengine_core.cli.doctor:doctor",
+    "engines": "llmengine_core.cli.engines:engines",
     "explain": "llmengine_core.cli.explain:explain",
     "files": "llmengine_core.cli.files:files",
     "models": "llmengine_core.cli.models:models",

@@ -55,6 +55,11 @@ class Recipe:
         """Canonical distributions that an override's marker, which is never true, keeps out."""
         return left_out(self.overrides)
 
+    @property
+    def overridden(self) -> frozenset[str]:
+        """Canonical distributions of which an override says what is installed, if anything."""
+        return frozenset(canonical(requirement(each).name) for each in self.overrides)
+
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
