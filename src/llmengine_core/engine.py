@@ -94,9 +94,9 @@ class Engine:
         deployments = self._deployments = Deployments(runtime, self._on_progress)
         self._resources.push_async_callback(deployments.aclose)
         provisioner = Provisioner(
-            settings.home,
+            settings,
+            self.registry,
             storage=self._storage_for,
-            transform=lambda name: self.registry.load(self.registry.transforms[name]),
             on_progress=self._on_progress,
         )
         catalog = Catalog(settings, self.registry, store)

@@ -8,24 +8,34 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
+from llmengine_core.cases import runs_code
 from llmengine_core.errors import BadRequestError, ServerError
+from llmengine_core.interfaces.quantizer import Quantizer
 from llmengine_core.interfaces.storage import Storage, StorageError
 from llmengine_core.interfaces.transform import Transform
 from llmengine_core.locks import file_lock, in_thread
+from llmengine_core.placement import Place, accelerator_of
+from llmengine_core.places import Places
+from llmengine_core.registry import Registry
+from llmengine_core.settings import Settings
+from llmengine_core.types.declarations import BackendInfo
 from llmengine_core.types.launch import Deployment
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import CheckpointFacts, Plan, TransformStep
+from llmengine_core.types.plan import Candidate, CheckpointFacts, Plan, TransformStep
 from llmengine_core.types.progress import OnProgress, Progress
 
 __all__ = ["Provisioner"]
 
 BLOCK = 4 << 20
 """Bytes hashed or copied at a time."""
+ROOM_LEFT = 16 << 20
+"""Bytes; a disk that has fewer is what made work on it fail."""
 
 
 class Provisioner:
@@ -37,46 +47,85 @@ class Provisioner:
 
     def __init__(
         self,
-        home: Path,
+        settings: Settings,
+        registry: Registry,
         *,
         storage: Callable[[str], tuple[Storage, str]],
-        transform: Callable[[str], Transform],
         on_progress: OnProgress | None = None,
     ) -> None:
-        self._weights = home / "weights"
+        self._settings = settings
+        self._weights = settings.home / "weights"
+        self._registry = registry
+        self._places = Places(settings, registry)
         self._storage = storage
-        self._transform = transform
         self._on_progress = on_progress or (lambda _: None)
 
     async def prepare(self, spec: ModelSpec, plan: Plan) -> Deployment:
         """What to start for a plan that was chosen; all its files are on this machine and verified.
 
         Raises ``BadRequestError`` where the weights are not what they were vouched to be, ``ServerError``
-        where this machine can't hold or reach them.
+        where this machine can't hold or reach them, or where what the plan names is no longer here.
         """
         choice = plan.choice
         if choice is None:
             raise ServerError(f"there is no plan for {plan.model!r}")
+        info = self._registry.backends.get(choice.name)
+        if info is None:
+            raise ServerError(
+                f"the model {spec.name!r} needs the backend {choice.name!r}, whose plugin is no longer here; "
+                "install it again, or update the model"
+            )
+        code = self._code(info, plan.checkpoint, spec.name)
+        place = await asyncio.to_thread(self._places.of_engine, info, choice, spec)
         try:
             path = await self._fetch(plan.checkpoint, spec.name)
             digest = await self._verify(path, plan.checkpoint, spec.name)
             for step in choice.transforms:
-                path, digest = await self._apply(step, path, digest, spec.name)
+                path, digest = await self._apply(step, path, digest, spec.name, place)
         except OSError as error:
             raise ServerError(
                 f"the weights of {spec.name!r} could not be prepared: {error.strerror or error} "
                 f"({error.filename or self._weights}); free space or rights there, or set LLMENGINE_HOME"
             ) from error
+        stored = None if choice.transforms else plan.checkpoint.quantization
         return Deployment(
             backend=choice.name,
-            version=choice.version or "",
+            version=(place.environment.version if place else choice.version) or "",
             weights=str(path),
             weights_digest=digest,
-            quantization=spec.quantize or plan.checkpoint.quantization,
+            quantization=spec.quantize or stored,
             tensor_parallel_size=spec.num_shards,
             per_worker=spec.per_worker,
             options={} if spec.cpus is None else {"cpus": spec.cpus},
+            python=place.environment.python if place and place.environment.name else "",
+            accelerator=accelerator_of(info, spec.gpus),
+            load_options=self._load_options(choice, spec.quantize or stored),
+            masker=place.masker.masker if place and place.masker else None,
+            allow_remote_code=code,
         )
+
+    def without_masker(self, info: BackendInfo, spec: ModelSpec) -> str:
+        """What would bring a masker beside a backend that runs without one. Reads files: call it in a thread."""
+        return self._places.without_masker(info, spec)
+
+    def _code(self, info: BackendInfo, checkpoint: CheckpointFacts, subject: str) -> bool:
+        """Whether code of the checkpoint's own may run; refused where the plan counts on it and it may not any more."""
+        if runs_code(info, checkpoint, allowed=self._settings.allow_remote_code):
+            return True
+        if info.architectures is not None and runs_code(info, checkpoint, allowed=True):
+            raise BadRequestError(
+                f"the architecture {checkpoint.architecture!r} of {subject!r} is code that comes with the checkpoint, "
+                "and the settings don't allow that any more; set LLMENGINE_ALLOW_REMOTE_CODE=true, once you have read "
+                "it, or update the model"
+            )
+        return False
+
+    def _load_options(self, choice: Candidate, method: str | None) -> Mapping[str, Any]:
+        """What the quantizer says to the backend's loader; its place has been found, so it is registered."""
+        if choice.quantizer is None or method is None:
+            return {}
+        quantizer: Quantizer = self._registry.load_once(self._registry.quantizers[choice.quantizer])
+        return quantizer.load_options(method, choice.name)
 
     # -- fetch -----------------------------------------------------------------------------------------------
 
@@ -144,7 +193,9 @@ class Provisioner:
 
     # -- transform -------------------------------------------------------------------------------------------
 
-    async def _apply(self, step: TransformStep, source: Path, digest: str, subject: str) -> tuple[Path, str]:
+    async def _apply(
+        self, step: TransformStep, source: Path, digest: str, subject: str, place: Place | None
+    ) -> tuple[Path, str]:
         derived = _digest(json.dumps([digest, step.transform, step.target_format, step.method]))
         suffix = ".gguf" if step.target_format == "gguf" else ""
         target = self._weights / "derived" / derived / f"{step.method or step.target_format}{suffix}"
@@ -154,8 +205,19 @@ class Provisioner:
 
         async with self._made_once(target) as missing:
             if missing is not None:
-                work = self._transform(step.transform)
-                await work.run(source, missing, method=step.method, on_progress=told)
+                python = await asyncio.to_thread(self._places.of_step, step, place)
+                work: Transform = self._registry.load(self._registry.transforms[step.transform])
+                try:
+                    await work.run(source, missing, method=step.method, on_progress=told, python=python)
+                except ServerError as error:
+                    free = (await asyncio.to_thread(shutil.disk_usage, target.parent)).free
+                    if free >= ROOM_LEFT:
+                        raise
+                    raise ServerError(
+                        f"the disk of {target.parent} is full ({free >> 10:,} KiB are free) after a part of "
+                        f"{subject!r} was made there by {step.transform}; free space there, or set LLMENGINE_HOME. "
+                        f"{error.message}"
+                    ) from error
         return target, derived
 
     # -- once, whole, or not at all --------------------------------------------------------------------------

@@ -220,6 +220,11 @@ class Completions:
     # -- the gate --------------------------------------------------------------------------------------------
 
     def _gate(self, arguments: CompletionArguments, served: Served) -> None:
+        if served.unguided and arguments.structured is not None:
+            raise UnsupportedFeatureError(
+                f"the backend {served.backend!r} enforces guided_{arguments.structured.kind} by a masker beside it, "
+                f"and none is in its environment. {served.unguided}"
+            )
         check_capabilities(
             Text(arguments.prompt),
             arguments.sampling,

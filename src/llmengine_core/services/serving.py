@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmengine_core.deployments import Deployments
-from llmengine_core.errors import LLMEngineError, ServerError
+from llmengine_core.errors import LLMEngineError
 from llmengine_core.explanation import resolution_error
 from llmengine_core.locks import file_lock
 from llmengine_core.pool import Pool
@@ -43,6 +44,8 @@ class Served:
     pool: Pool
     checked_at: float
     """When it was last looked up, on the clock of ``time.monotonic()``."""
+    unguided: str = ""
+    """What would bring the masker that constraints are enforced by, where it is missing."""
 
 
 class Serving:
@@ -77,7 +80,7 @@ class Serving:
 
     async def _look_up(self, name: str, caller: str) -> Served:
         served = self._served.get(name)
-        if served is not None and served.record.builtin:
+        if served is not None and served.record.builtin and not _homeless(served.pool):
             return served
         record = await self._catalog.find(name)
         if record is None or not record.visible_to(caller):
@@ -101,12 +104,17 @@ class Serving:
             if record is None or record.status is ModelStatus.DELETE_IN_PROGRESS:
                 self._drop(name)
                 return None
-            if old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan):
+            same = old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan)
+            if old is not None and same and not _homeless(old.pool):
                 served = replace(old, record=record, checked_at=time.monotonic())
             else:
                 pool = await self._lease(record.spec, record.plan)
                 info = self._registry.backends[pool.deployment.backend]
                 served = Served(record, info.name, info.capabilities, pool, time.monotonic())
+                if info.takes_masker and pool.deployment.masker is None:
+                    mend = await asyncio.to_thread(self._provisioner.without_masker, info, record.spec)
+                    without = replace(info.capabilities, structured=frozenset())
+                    served = replace(served, capabilities=without, unguided=mend)
             self._served[name] = served
             if old is not None and old.pool is not served.pool:
                 self._deployments.release(name, old.pool)
@@ -114,12 +122,7 @@ class Serving:
 
     async def _lease(self, spec: ModelSpec, plan: Plan, *, holder: str | None = None) -> Pool:
         deployment = await self._provisioner.prepare(spec, plan)
-        info = self._registry.backends.get(deployment.backend)
-        if info is None:
-            raise ServerError(
-                f"the model {spec.name!r} needs the backend {deployment.backend!r}, whose plugin is no longer here; "
-                "install it again, or update the model"
-            )
+        info = self._registry.backends[deployment.backend]
         bounds = Bounds(
             min_workers=spec.min_workers,
             max_workers=spec.max_workers,
@@ -245,6 +248,12 @@ class Serving:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _homeless(pool: Pool) -> bool:
+    """Whether a pool could start no replica, since the environment that it starts them in was removed."""
+    python = pool.deployment.python
+    return bool(python) and not pool.size and not os.access(python, os.X_OK)
 
 
 def _unless_changed(was: ModelRecord, ready: ModelRecord) -> Callable[[ModelRecord], ModelRecord | None]:

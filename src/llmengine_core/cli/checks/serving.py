@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Literal
 
 from llmengine_core.cli.checks.finding import ROOM_WANTED, Finding
 from llmengine_core.inspection import inspect, look_around
+from llmengine_core.placement import accelerator_of, install
+from llmengine_core.recipes import Conflict
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.settings import Settings
@@ -34,11 +37,19 @@ def engines(settings: Settings, registry: Registry) -> Iterator[Finding]:
         for problem in seen.problems:
             yield Finding("broken", f"{name}: {problem.message}", problem.mend)
         if info.environment is not None and not seen.environments:
-            packages = " ".join(info.environment.requirements) or info.environment.distribution
+            # What has environments of its own is whole without one: not everybody needs every engine.
+            level: Literal["advice", "broken"] = "advice" if info.environment.builds else "broken"
+            found = install(info, registry.declarations, facts.pins, accelerator=accelerator_of(info, None))
             message = f"{name}: its engine {info.environment.distribution} is not installed"
-            yield Finding("broken", message, f"python -m pip install {packages}")
+            if isinstance(found, Conflict):
+                yield Finding(level, f"{message}, and can't be: {found.reason}", found.mend)
+            else:
+                yield Finding(level, message, found)
         elif not seen.problems:
-            yield Finding("ok", " ".join([name, *(each.version for each in seen.environments[:1])]).strip())
+            places = [
+                f"{each.version} ({each.name})" if each.name else each.version for each in seen.environments
+            ]
+            yield Finding("ok", f"{name} {', '.join(places)}".strip())
     if not registry.backends:
         yield Finding("broken", "no engine is installed", "python -m pip install llmengine-llamacpp")
     if facts.host.memory < ROOM_WANTED:
