@@ -19,7 +19,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from llmengine_core.recipes import canonical, is_version, parse_pins, pins_wanted, requirement
+from llmengine_core.recipes import allows, canonical, holds, is_version, parse_pins, pins_wanted, requirement
 from llmengine_core.types.declarations import EnvironmentBuild, EnvironmentSpec
 from llmengine_core.types.plan import EnvironmentFacts
 
@@ -170,9 +170,9 @@ def _suits(spec: EnvironmentSpec, manifest: Manifest) -> bool:
 def _has_all(build: EnvironmentBuild, packages: Mapping[str, str]) -> bool:
     """Whether all that a build asks for is there."""
     for each in map(requirement, build.requirements):
-        if each.marker is None or each.marker.evaluate():
+        if holds(each):
             version = packages.get(canonical(each.name))
-            if version is None or not each.specifier.contains(version, prereleases=True):
+            if version is None or not allows(each, version):
                 return False
     return True
 
@@ -185,9 +185,10 @@ def _version_here(spec: EnvironmentSpec) -> str | None:
             return None
     except (ImportError, ValueError):
         return None
-    others = {canonical(_named(each)) for each in spec.requirements} - {canonical(spec.distribution)}
-    if any(_installed(each) is None for each in others):
-        return None
+    for each in spec.requirements:
+        name = _named(each)
+        if canonical(name) != canonical(spec.distribution) and _applies(each) and _installed(name) is None:
+            return None
     return _installed(spec.distribution) or ""
 
 
@@ -198,6 +199,11 @@ def _named(text: str) -> str:
     for end in "[<>=!~@ (":
         head = head.partition(end)[0]
     return head.strip()
+
+
+def _applies(text: str) -> bool:
+    """Whether a requirement's marker, where it has one, is true here."""
+    return ";" not in text or holds(requirement(text))
 
 
 def _installed(distribution: str) -> str | None:

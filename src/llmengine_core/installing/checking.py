@@ -10,7 +10,7 @@ from typing import Any
 
 from llmengine_core.errors import ServerError
 from llmengine_core.processes import spawn
-from llmengine_core.recipes import canonical, is_version, requirement
+from llmengine_core.recipes import allows, canonical, is_version, requirement
 
 __all__ = ["Found", "look_inside", "unmet", "wrong_versions"]
 
@@ -106,5 +106,5 @@ def unmet(found: Found, besides: frozenset[str]) -> Iterator[str]:
             version = found.packages.get(other)
             if version is None:
                 yield f"{name} requires {each}, which is not there"
-            elif not each.specifier.contains(version, prereleases=True):
+            elif not allows(each, version):
                 yield f"{name} requires {each}, but {version} is there"

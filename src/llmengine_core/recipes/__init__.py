@@ -17,15 +17,25 @@ from llmengine_core.recipes.composing import (
 )
 from llmengine_core.recipes.merging import merge
 from llmengine_core.recipes.recipe import Conflict, Recipe
-from llmengine_core.recipes.versions import ANY_VERSION, canonical, is_version, parse_pins, requirement
+from llmengine_core.recipes.versions import (
+    ANY_VERSION,
+    allows,
+    canonical,
+    holds,
+    is_version,
+    parse_pins,
+    requirement,
+)
 
 __all__ = [
     "ANY_VERSION",
     "Conflict",
     "Recipe",
+    "allows",
     "canonical",
     "compose",
     "environment_specs",
+    "holds",
     "is_version",
     "masker_for",
     "merge",
