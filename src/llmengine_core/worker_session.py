@@ -48,6 +48,8 @@ class WorkerSession(Session):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream the answer to one request; see ``Session.generate``."""
+        if self._closed:
+            raise SessionLost("the session with the engine's worker was closed")
         sampling = request.sampling
         stops = StopMatcher(sampling.stop, sampling.include_stop) if sampling.stop else None
         prompt_tokens = completion_tokens = 0

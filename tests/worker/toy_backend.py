@@ -26,12 +26,12 @@ CAPABILITIES = Capabilities(
     adapters="dynamic",
     batch_invariant=True,
 )
-MASKER = "toy.masker:ToyMasker"
+MASKER = "toy_worker:ToyMasker"
 
 
 class ToyBackend(WorkerBackend):
     capabilities = CAPABILITIES
-    engine = "toy.engine:ToyEngine"
+    engine = "toy_worker:ToyEngine"
     hang_seconds = 60.0
 
     def __init__(self, *, hang_seconds: float = 60.0, **told: Any) -> None:
@@ -46,7 +46,12 @@ class ToyBackend(WorkerBackend):
 def deployment(**given: Any) -> Deployment:
     """Of the toy, on one thread."""
     usual = Deployment(
-        backend="toy", version="1", weights="/toy", weights_digest="0" * 64, per_worker=4, options={"threads": 1}
+        backend="toy",
+        version="1",
+        weights="/toy",
+        weights_digest="0" * 64,
+        per_worker=4,
+        options={"threads": 1},
     )
     return replace(usual, **given)
 

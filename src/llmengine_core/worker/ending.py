@@ -24,11 +24,12 @@ def die(doing: str, error: BaseException) -> NoReturn:
     """End because of an error that nobody expected: the whole traceback for the record, then what it comes to."""
     _last_words.acquire()  # for good: whoever comes second has nothing to add
     try:
+        traceback.clear_frames(error.__traceback__)  # what they held may be needed to say why
         record = "".join(traceback.format_exception(error))
         lines = [LOG_MARK + line for line in record.splitlines()]
         _say("\n".join([*lines, f"{doing}: {essence(error)}"]))
     except MemoryError:
-        _say("MemoryError: the worker is out of memory")
+        _say(f"{doing}: MemoryError")
     finally:
         os._exit(1)
 

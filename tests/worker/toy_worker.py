@@ -1,16 +1,22 @@
-"""Generates pieces of text, each from a checksum of all that came before; fails, where the prompt says so."""
+"""An engine and a masker of the standard library alone.
+
+It generates pieces of text, each from a checksum of all that came before; it fails, where the prompt says so.
+"""
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -31,6 +37,8 @@ PIECES = [b"a", b"b", b"ab", b"ba", b" ", b"\n", b"c", b"abc", b"\xc3", b"\xa9",
 """What the tokens stand for, by their numbers; one more token is the end."""
 END = len(PIECES)
 
+UTF8 = codecs.getincrementaldecoder("utf-8")
+
 log = logging.getLogger(__name__)
 
 
@@ -42,8 +50,7 @@ class Row:
     state: int
     constraint: Constraint | None
     left: int
-    unfinished: bytes = b""
-    """The start of a character."""
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: UTF8("ignore"))
     generated: list[int] = field(default_factory=list)
 
 
@@ -55,8 +62,8 @@ class ToyEngine(Engine):
         self._rows: dict[int, Row] = {}
         self._adapters: dict[str, int] = {}
         self._end_every = document.get("end_every", 0)
-        self._gate = open(document["gate"], "rb", buffering=0) if document.get("gate") else None
-        self._journal = open(document["journal"], "a", buffering=1) if document.get("journal") else None
+        self._gate = os.open(document["gate"], os.O_RDONLY) if "gate" in document else None
+        self._journal = Path(document["journal"]) if "journal" in document else None
         self._facts = EngineFacts(
             context_length=document.get("context_length", 1000),
             max_concurrent=document.get("max_concurrent", 4),
@@ -82,10 +89,10 @@ class ToyEngine(Engine):
             fault(prompt, "encode")
             return (256, *prompt.encode())
         if isinstance(prompt[0], int):
-            if any(token > 256 for token in prompt):  # type: ignore[operator]
+            if any(token > 256 for token in prompt):
                 raise Refused("a token is above 256")
-            return prompt  # type: ignore[return-value]
-        return (256, *"".join(f"<{role}>{content}" for role, content in prompt).encode())  # type: ignore[misc]
+            return prompt
+        return (256, *"".join(f"<{role}>{content}" for role, content in prompt).encode())
 
     def join(self, order: Order) -> None:
         fault(bytes(order.tokens[1:]).decode(errors="replace"), "join")
@@ -106,7 +113,7 @@ class ToyEngine(Engine):
     def step(self) -> Sequence[Emitted]:
         assert self._rows, "stepped for nobody"
         if self._gate is not None:
-            self._gate.read(1)
+            os.read(self._gate, 1)
         self._note("step", *self._rows)
         for row in self._rows.values():
             fault(bytes(row.order.tokens[1:]).decode(errors="replace"), "step", len(row.generated))
@@ -136,9 +143,7 @@ class ToyEngine(Engine):
         row.left -= 1
         if token == END:
             return Emitted(order=row.order.id, token=END, logprob=self._logprob(row), finish="stop")
-        whole = row.unfinished + PIECES[token]
-        text = whole.decode(errors="ignore") if whole[-1:] not in (b"\xc3",) else whole[:-1].decode(errors="ignore")
-        row.unfinished = whole[-1:] if whole[-1:] == b"\xc3" else b""
+        text = row.decoder.decode(PIECES[token])
         return Emitted(
             order=row.order.id,
             token=token,
@@ -167,7 +172,8 @@ class ToyEngine(Engine):
 
     def _note(self, *what: object) -> None:
         if self._journal is not None:
-            print(*what, file=self._journal)
+            with self._journal.open("a") as file:
+                print(*what, file=file)
 
 
 def fault(text: str, where: str, generated: int = 0) -> None:
@@ -180,39 +186,97 @@ def fault(text: str, where: str, generated: int = 0) -> None:
 
 
 def misbehave(what: str) -> None:
-    match what:
-        case "raise":
-            raise RuntimeError("the toy is broken")
-        case "refuse":
-            raise Refused("the toy won't")
-        case "exit":
-            sys.exit(3)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "crash":
-            ctypes.string_at(0)
-        case "memory":
-            held = []
-            while True:
-                held.append(bytearray(1 << 22))
-        case "hang":
-            time.sleep(10_000)
-        case "hang_and_hold":  # the interpreter's lock
-            ctypes.PyDLL(None).sleep(10_000)
-        case "spin":
-            while True:
-                pass
-        case "print":
-            print('{"ready": true, "printed": 1}')
-            libc = ctypes.CDLL(None)
-            libc.puts(b'{"ready": true, "put": 1}')
-            libc.fflush(None)
-            os.write(1, b'{"ready": true, "written": 1}\n')
-        case "read":
-            assert sys.stdin.read() == ""
-        case "log":
-            log.warning("the toy speaks\nin two lines")
-        case "look":
-            leaked = [name for name in sys.modules if name.split(".")[0] in ("pydantic", "pluggy", "pytest")]
-            ours = [name for name in sys.modules if name.startswith("llmengine")]
-            print(json.dumps({"leaked": leaked, "ours": ours, "path": sys.path}), file=sys.stderr)
+    if what:
+        FAULTS[what]()
+
+
+def broken() -> None:
+    raise RuntimeError("the toy is broken")
+
+
+def unwilling() -> None:
+    raise Refused("the toy won't")
+
+
+def out_of_memory() -> None:
+    """Until nothing is left, not even for an error message."""
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    held, size = [], 1 << 26
+    while size > 16:
+        try:
+            held.append(bytes(size))
+        except MemoryError:
+            size //= 2
+    held.append(bytes(1 << 26))
+
+
+def spinning() -> None:
+    while True:
+        pass
+
+
+def printing() -> None:
+    print('{"ready": true, "printed": 1}')
+    libc = ctypes.CDLL(None)
+    libc.puts(b'{"ready": true, "put": 1}')
+    libc.fflush(None)
+    os.write(1, b'{"ready": true, "written": 1}\n')
+
+
+def telling() -> None:
+    """What of the core's environment can be seen, and whether there is anything to read."""
+    seen = [name for name in ("pydantic", "pluggy", "pytest", "click") if find_spec(name)]
+    ours = sorted(name for name in sys.modules if name.startswith(("llmengine", "toy")))
+    print(json.dumps({"seen": seen, "ours": ours, "read": sys.stdin.read()}, indent=0), file=sys.stderr)
+
+
+def told_of_no_memory() -> None:
+    raise MemoryError
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "raise": broken,
+    "refuse": unwilling,
+    "exit": lambda: sys.exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "crash": lambda: ctypes.string_at(0),
+    "memory": out_of_memory,
+    "memory_error": told_of_no_memory,
+    "hang": lambda: time.sleep(10_000),
+    "hang_and_hold": lambda: ctypes.PyDLL(None).sleep(10_000),  # with the interpreter's lock
+    "spin": spinning,
+    "print": printing,
+    "log": lambda: log.warning("the toy speaks\nin two lines"),
+    "tell": telling,
+}
+
+
+class Spelling(Constraint):
+    def __init__(self, texts: list[bytes]) -> None:
+        self.texts = texts
+
+    def accept(self, token: int) -> None:
+        if token < len(PIECES):
+            piece = PIECES[token]
+            self.texts = [text[len(piece) :] for text in self.texts if text.startswith(piece)]
+
+
+class ToyMasker(Masker):
+    def __init__(self, folder: str, vocabulary: int, end_tokens: Sequence[int]) -> None:
+        assert vocabulary == len(PIECES) + 1
+        (self._end,) = end_tokens
+
+    def constraint(self, grammar: str) -> Constraint:
+        texts = grammar.encode().split(b"\n")
+        known = set(b"".join(PIECES[:8]))
+        if not set(b"".join(texts)) <= known:
+            raise Refused("the grammar has characters that no token stands for")
+        return Spelling(texts)
+
+    def fill(self, constraints: Sequence[Constraint], masks: memoryview) -> None:
+        for row, constraint in enumerate(constraints):
+            assert isinstance(constraint, Spelling)
+            word = (b"" in constraint.texts) << self._end
+            for token, piece in enumerate(PIECES):
+                word |= any(text.startswith(piece) for text in constraint.texts) << token
+            masks[row, 0] = word
