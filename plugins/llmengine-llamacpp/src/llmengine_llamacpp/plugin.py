@@ -7,6 +7,7 @@ from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, TransformInfo
 from llmengine_core.types.models import ModelCard
 from llmengine_llamacpp.card import SMOLLM2
+from llmengine_llamacpp.worker.hf_model import ARCHITECTURES
 
 __all__ = ["CAPABILITIES", "CONTRACT"]
 
@@ -49,8 +50,16 @@ def register_backends() -> list[BackendInfo]:
 
 @hookimpl
 def register_transforms() -> list[TransformInfo]:
-    """Checkpoints requantized offline; 8 bits are read faster than 4 on most CPUs."""
+    """Safetensors converted, and checkpoints requantized; 8 bits are read faster than 4 on most CPUs."""
     return [
+        TransformInfo(
+            name="safetensors_to_gguf",
+            factory="llmengine_llamacpp.convert:Convert",
+            source_format="safetensors",
+            target_format="gguf",
+            sources=frozenset(),
+            architectures=frozenset(ARCHITECTURES),
+        ),
         _requantization("gguf_requantize", "f16", "q8_0", sources=None),
         # To quantize once more, to fewer bits, what has few already breaks models.
         *(
