@@ -16,8 +16,8 @@ and the worker answers, to each id that was sent::
     ["refused", id, reason]            the caller must change something
     ["failed", id, reason]             the fault is the engine's
 
-Ids are the core's, one of a kind in one connection. ``["welcome"]`` answers the key, and ``["broken", reason]`` is
-the last line to a core that can't be understood.
+Ids are the core's, one of a kind in one connection. ``["welcome"]`` answers the key, before which nothing else may
+be sent, and ``["broken", reason]`` is the last line to a core that can't be understood.
 """
 
 from __future__ import annotations
