@@ -105,9 +105,12 @@ def install(
 ) -> str | Conflict:
     """The command that brings an environment for a backend or a transform, or why there can't be one.
 
-    ``quantizer`` is what must be in it for ``method``. What has no builds of its own lives in the current environment.
+    ``quantizer`` is what must be in it for ``method``. What has no builds of its own lives in the current environment;
+    a transform that needs just what a backend needs runs in the backend's.
     """
     spec = owner.environment
+    if isinstance(owner, TransformInfo):
+        owner = next((each.info for each in declarations.backends if each.info.environment == spec), owner)
     if spec is None:
         return Conflict(f"{owner.name} needs none")
     beside = quantizer.environment if quantizer else None

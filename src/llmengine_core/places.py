@@ -10,7 +10,7 @@ from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, QuantizerInfo, TransformInfo
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import Candidate, EnvironmentFacts, TransformStep
+from llmengine_core.types.plan import Candidate, EnvironmentFacts
 
 __all__ = ["Places"]
 
@@ -54,24 +54,20 @@ class Places:
         raise ServerError(
             f"the environment of {spec.name!r} is gone: nothing here has {what}{beside} any more. "
             + self._mend(info, tag=fixed, spec=spec, quantizer=quantizer)
+            + "; or update the model"
         )
 
-    def of_step(self, step: TransformStep, beside: Place | None) -> str:
-        """The interpreter that a transform runs in, "" for our own; raises ``ServerError`` as above."""
-        info = self._registry.transforms.get(step.transform)
-        if info is None:
-            raise ServerError(
-                f"the transform {step.transform!r} is not registered any more; install its plugin again, or "
-                "update the model"
-            )
+    def of_transform(self, info: TransformInfo, *preferred: str) -> str:
+        """The interpreter that a transform runs in, "" for our own: one of those preferred, if it can run there.
+
+        Raises ``ServerError`` as above.
+        """
         if info.environment is None:
             return ""
         able = self._having(info.environment)
-        wanted = [step.python, beside.environment.python if beside else ""]
-        found = next((each for each in able if each.python in wanted), able[0] if able else None)
+        found = next((each for each in able if each.python in preferred), able[0] if able else None)
         if found is None:
-            what = f"nothing here can run the transform {step.transform!r}"
-            raise ServerError(f"{what}. {self._mend(info)}")
+            raise ServerError(f"nothing here can run the transform {info.name!r}. {self._mend(info)}")
         return found.python if found.name else ""
 
     def without_masker(self, info: BackendInfo, spec: ModelSpec) -> str:
@@ -113,5 +109,5 @@ class Places:
             quantizer=quantizer,
         )
         if isinstance(found, Conflict):
-            return f"It can't be installed again: {found.reason}; update the model"
-        return f"Mend: {found}; or update the model"
+            return f"It can't be installed: {found.reason}"
+        return f"Mend: {found}"

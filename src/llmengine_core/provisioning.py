@@ -30,7 +30,7 @@ from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import Candidate, CheckpointFacts, Plan, TransformStep
 from llmengine_core.types.progress import OnProgress, Progress
 
-__all__ = ["Provisioner"]
+__all__ = ["Provisioner", "run_transform"]
 
 BLOCK = 4 << 20
 """Bytes hashed or copied at a time."""
@@ -205,19 +205,18 @@ class Provisioner:
 
         async with self._made_once(target) as missing:
             if missing is not None:
-                python = await asyncio.to_thread(self._places.of_step, step, place)
-                work: Transform = self._registry.load(self._registry.transforms[step.transform])
-                try:
-                    await work.run(source, missing, method=step.method, on_progress=told, python=python)
-                except ServerError as error:
-                    free = (await asyncio.to_thread(shutil.disk_usage, target.parent)).free
-                    if free >= ROOM_LEFT:
-                        raise
+                info = self._registry.transforms.get(step.transform)
+                if info is None:
                     raise ServerError(
-                        f"the disk of {target.parent} is full ({free >> 10:,} KiB are free) after a part of "
-                        f"{subject!r} was made there by {step.transform}; free space there, or set LLMENGINE_HOME. "
-                        f"{error.message}"
-                    ) from error
+                        f"the model {subject!r} needs the transform {step.transform!r}, whose plugin is no longer "
+                        "here; install it again, or update the model"
+                    )
+                beside = place.environment.python if place else ""
+                python = await asyncio.to_thread(self._places.of_transform, info, step.python, beside)
+                work = self._registry.load(info)
+                await run_transform(
+                    work, source, missing, method=step.method, on_progress=told, python=python
+                )
         return target, derived
 
     # -- once, whole, or not at all --------------------------------------------------------------------------
@@ -239,6 +238,22 @@ class Provisioner:
                 await asyncio.to_thread(missing.replace, target)
             finally:
                 await asyncio.to_thread(_remove, missing)
+
+
+async def run_transform(
+    work: Transform, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str
+) -> None:
+    """Run a transform; see there. A disk that it filled is the ``ServerError`` then, whatever it says itself."""
+    try:
+        await work.run(source, target, method=method, on_progress=on_progress, python=python)
+    except (ServerError, OSError) as error:
+        free = (await asyncio.to_thread(shutil.disk_usage, target.parent)).free
+        if free >= ROOM_LEFT:
+            raise
+        raise ServerError(
+            f"the disk is full: {free >> 10:,} KiB are free in {target.parent}, where {target.name} was being made; "
+            f"free space there, or work elsewhere ({error})"
+        ) from error
 
 
 def _remove(path: Path) -> None:

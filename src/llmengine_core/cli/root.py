@@ -29,6 +29,7 @@ COMMANDS = {
     "files": "llmengine_core.cli.files:files",
     "models": "llmengine_core.cli.models:models",
     "plugins": "llmengine_core.cli.plugins:plugins",
+    "transforms": "llmengine_core.cli.transforms:transforms",
     "version": "llmengine_core.cli.about:version",
 }
 """The core's own commands; each is imported when it is asked for."""
