@@ -102,6 +102,8 @@ class TransformersEngine(Engine):
         context_length: int,
     ) -> None:
         self._loaded, self._forward, self._masker = loaded, forward, masker
+        self.end_tokens = frozenset(loaded.end_tokens)
+        """Those that end a text."""
         self._batch = Batch(forward.cache, rows, context_length)
         self._adapters = Adapters(loaded.model)
         self._at_once = tokens_at_once(sum(each.numel() for each in loaded.model.parameters()))
@@ -185,7 +187,7 @@ class TransformersEngine(Engine):
         row.token, row.generated = token, row.generated + 1
         finish: Literal["stop", "length"] | None = None
         text, data = "", b""
-        if token in self._loaded.end_tokens:
+        if token in self.end_tokens:
             finish = "stop"
         else:
             text, data = row.decoding.add(token)
