@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
+from llmengine_core.adapters import Adapters
 from llmengine_core.deadlines import until
 from llmengine_core.errors import LLMEngineError, RateLimitExceededError, ServerError
 from llmengine_core.interfaces.backend import Backend, Session, SessionLost
@@ -59,6 +60,7 @@ class Pool(Session):
         self._reported = False
         self._facts: SessionFacts | None = None
         self._workers: list[Member] = []
+        self._adapters = Adapters(lambda: [worker.session for worker in self._workers])
         self._waiting: deque[asyncio.Future[Member]] = deque()
         self._ready_waiters: list[asyncio.Future[None]] = []
         self._starting: set[asyncio.Task[None]] = set()
@@ -84,22 +86,23 @@ class Pool(Session):
         return self._facts
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        for attempt in range(1, ATTEMPTS + 1):
-            started = False
-            worker = await self._acquire(request.deadline)
-            try:
-                async with aclosing(worker.session.generate(request)) as chunks:
-                    async for chunk in chunks:
-                        started = True
-                        yield chunk
-                return
-            except SessionLost as error:
-                self._lost(worker)
-                if started or self._draining or attempt == ATTEMPTS:
-                    raise await worker.explained(error) from error
-                log.warning("a replica was lost before it answered; the request goes to another: %s", error)
-            finally:
-                self._release(worker)
+        with self._adapters.used(request.adapter):
+            for attempt in range(1, ATTEMPTS + 1):
+                started = False
+                worker = await self._acquire(request.deadline)
+                try:
+                    async with aclosing(worker.session.generate(request)) as chunks:
+                        async for chunk in chunks:
+                            started = True
+                            yield chunk
+                    return
+                except SessionLost as error:
+                    self._lost(worker)
+                    if started or self._draining or attempt == ATTEMPTS:
+                        raise await worker.explained(error) from error
+                    log.warning("a replica was lost before it answered; another is tried: %s", error)
+                finally:
+                    self._release(worker)
 
     async def count_tokens(self, prompt: Prompt) -> int:
         for attempt in range(1, ATTEMPTS + 1):
@@ -112,6 +115,13 @@ class Pool(Session):
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        await self.ready(None)
+        await self._adapters.load(name, path)
+
+    async def unload_adapter(self, name: str) -> None:
+        await self._adapters.unload(name)
 
     def close_now(self) -> None:
         """Put nothing in the place of replicas that end from here on; safe from any thread, without a loop."""
@@ -183,13 +193,7 @@ class Pool(Session):
         failure: LLMEngineError
         worker: Member | None
         try:
-            worker = await launch(
-                self._backend,
-                self._runtime,
-                self.deployment,
-                seconds=self.bounds.start_seconds,
-                on_progress=self._on_progress,
-            )
+            worker = await self._launch()
         except LLMEngineError as error:
             failure, worker = error, None
         except Exception as error:
@@ -217,6 +221,21 @@ class Pool(Session):
         self._serve_waiting()
         self._meet_demand()
         self._rest(worker)
+
+    async def _launch(self) -> Member:
+        worker = await launch(
+            self._backend,
+            self._runtime,
+            self.deployment,
+            seconds=self.bounds.start_seconds,
+            on_progress=self._on_progress,
+        )
+        try:
+            await self._adapters.put_on(worker.session)
+        except BaseException:
+            await worker.end()
+            raise
+        return worker
 
     def _start_failed(self, error: LLMEngineError) -> None:
         self._failures.add(error)

@@ -78,6 +78,7 @@ def gate(tmp_path: Path) -> Iterator[int]:
 @pytest.fixture
 async def gated(runtime: LocalRuntime, bare: str, tmp_path: Path, gate: int) -> AsyncIterator[Gated]:
     notes = tmp_path / "journal"
+    notes.touch()
     backend = ToyBackend(gate=str(tmp_path / "gate"), journal=str(notes), max_concurrent=2)
     async with working(runtime, backend, python=bare, adapters=True) as worker:
         yield Gated(worker, gate, notes)

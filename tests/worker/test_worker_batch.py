@@ -14,6 +14,9 @@ from tests.worker.toy_backend import ToyBackend, Worker, deployment, request
 
 from llmengine_core.errors import BadRequestError, RequestTimeoutError
 from llmengine_core.interfaces.backend import SessionLost
+from llmengine_core.pool import Pool
+from llmengine_core.runtime_local import LocalRuntime
+from llmengine_core.scaling import Bounds
 from llmengine_core.types.generation import GenerationChunk, Text
 
 Stream = AsyncGenerator[GenerationChunk, None]
@@ -205,3 +208,32 @@ async def test_an_adapter_is_loaded_while_others_generate(gated: Gated, adapter:
     assert len(gated.steps) <= 3
     gated.let(9)
     await drained(stream)
+
+
+async def test_a_pool_has_its_adapters_on_every_replica(
+    runtime: LocalRuntime, bare: str, adapter: str
+) -> None:
+    what = deployment(python=bare, adapters=True, per_worker=1)
+    bounds = Bounds(min_workers=0, max_workers=3, per_worker=1)
+    pool = Pool(what, ToyBackend(), runtime, bounds)
+
+    async def answer(adapter: str | None) -> str:
+        asked = request("once", adapter=adapter)
+        return "".join([chunk.text async for chunk in pool.generate(asked)])
+
+    try:
+        await pool.load_adapter("mine", adapter)
+        adapted = await asyncio.gather(*(answer("mine") for _ in range(9)))
+        assert pool.size > 1
+        assert len(set(adapted)) == 1
+        assert await answer(None) != adapted[0]
+        with pytest.raises(BadRequestError, match="'mine' already"):
+            await pool.load_adapter("mine", adapter)
+        using = asyncio.ensure_future(answer("mine"))
+        await asyncio.sleep(0)
+        await pool.unload_adapter("mine")
+        assert await using == adapted[0]
+        for refused in await asyncio.gather(*(answer("mine") for _ in range(3)), return_exceptions=True):
+            assert isinstance(refused, BadRequestError)
+    finally:
+        await pool.aclose()
