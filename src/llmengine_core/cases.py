@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
-from llmengine_core.placement import Place, accelerator_of, choose, holds, install, maskers_by_dialect
+from llmengine_core.placement import (
+    Place,
+    accelerator_of,
+    choose,
+    holds,
+    install,
+    maskers_by_dialect,
+    runs_on,
+)
 from llmengine_core.recipes import Conflict
 from llmengine_core.routes import Route, Routes, bits_by_name
 from llmengine_core.types.capabilities import Capabilities
@@ -73,6 +81,12 @@ class Case:
         )
 
     @property
+    def versions(self) -> list[str]:
+        """Of the engine, in the environments here that are for the device that it would compute on."""
+        seen = self.seen.environments if self.seen else ()
+        return list(dict.fromkeys(each.version for each in seen if runs_on(each, self.accelerator)))
+
+    @property
     def architecture_known(self) -> bool:
         """Whether the backend lists the model's architecture; also where one of both isn't told."""
         known, architecture = self.info.architectures, self.checkpoint.architecture
@@ -98,11 +112,12 @@ class Case:
         return tuple([self._placed(step) for step in self.route.steps]) if self.route else ()
 
     def _placed(self, step: TransformStep) -> TransformStep:
-        able = [each.python for each in self.facts.transforms.get(step.transform, ())]
-        if not able:
+        able = self.facts.transforms.get(step.transform, ())
+        if not able or self.asked.transforms[step.transform].environment is None:
             return step
         own = self.place.environment.python if self.place is not None else None
-        return replace(step, python=own if own in able else able[0])
+        found = next((each for each in able if each.python == own), able[0])
+        return replace(step, python=found.python) if found.name else step
 
     @property
     def offered(self) -> list[str]:

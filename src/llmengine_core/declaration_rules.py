@@ -86,6 +86,8 @@ def _backend(info: BackendInfo) -> Iterator[str]:
         yield (
             f"capabilities.structured_excludes holds {min(unknown)!r}; allowed: {', '.join(sorted(COMBINABLE))}"
         )
+    if info.takes_masker and info.environment is None:
+        yield "takes_masker is set, but environment is not: a masker runs where the engine does"
     if info.memory_factor <= 0:
         yield f"memory_factor is {info.memory_factor}; it must be above 0"
 

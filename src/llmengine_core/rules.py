@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from llmengine_core.arguments.quantity import quantity_bytes
 from llmengine_core.cases import Case, runs_code
-from llmengine_core.placement import runs_on
 from llmengine_core.recipes import ANY_VERSION, Conflict
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.plan import EnvironmentFacts, RuleResult, Verdict
@@ -47,22 +46,22 @@ def _engine(case: Case) -> RuleResult:
     environment, seen, place = case.info.environment, case.seen, case.place
     if seen is None:
         return RuleResult("engine", UNKNOWN, "it was not looked for")
+    missing = None
     if environment is not None and not seen.environments:
         where = "on this machine" if environment.builds else "in this environment"
-        return _installable("engine", f"its engine {environment.distribution} is not {where}", case.install())
-    if seen.problems:
-        mends = dict.fromkeys(problem.mend for problem in seen.problems if problem.mend)
-        fact = "; ".join(problem.message for problem in seen.problems)
-        return RuleResult("engine", FAILED, fact, "; ".join(mends) or None)
+        missing = f"its engine {environment.distribution} is not {where}"
+    elif environment is not None and place is None and not case.versions:
+        missing = f"no environment here has {environment.distribution} for {case.accelerator}"
+    if missing is not None or seen.problems:
+        facts = "; ".join([*([missing] if missing else []), *(problem.message for problem in seen.problems)])
+        mends = [problem.mend for problem in seen.problems if problem.mend]
+        return _installable("engine", facts, *([case.install()] if missing else []), *mends)
     if environment is None:
         return NO_ENGINE
-    if place is not None:
-        why = f": {place.why}" if place.why else ""
-        return RuleResult("engine", PASSED, f"{environment.distribution} is {_place(place.environment)}{why}")
-    if any(runs_on(each, case.accelerator) for each in seen.environments):
+    if place is None:
         return RuleResult("engine", PASSED, f"{environment.distribution} is here")
-    fact = f"no environment here has {environment.distribution} for {case.accelerator}"
-    return _installable("engine", fact, case.install())
+    why = f": {place.why}" if place.why else ""
+    return RuleResult("engine", PASSED, f"{environment.distribution} is {_place(place.environment)}{why}")
 
 
 def _version(case: Case) -> RuleResult:
@@ -72,13 +71,12 @@ def _version(case: Case) -> RuleResult:
         return RuleResult("version", PASSED, f"{version} is here") if version else ANY_VERSION_WILL_DO
     if case.place is not None:
         return RuleResult("version", PASSED, f"{version} is here, as asked for")
-    if environment is None:
+    if environment is None or case.seen is None:
         return RuleResult(
             "version", UNKNOWN, f"version {tag} was asked for; the engine tells when it is reached"
         )
-    seen = case.seen.environments if case.seen else ()
-    others = dict.fromkeys(each.version for each in seen if runs_on(each, case.accelerator) and each.version)
-    fact = f"version {tag} is not here" + (f", but {', '.join(others)}" if others else "")
+    others = ", ".join(filter(None, case.versions))
+    fact = f"version {tag} is not here" + (f", but {others}" if others else "")
     latest = "inference_framework_image_tag='latest'"
     found = case.install()
     if isinstance(found, Conflict):
@@ -253,7 +251,8 @@ def _capabilities(case: Case) -> RuleResult:
     if needs.structured_dialect not in (None, has.structured_dialect):
         missing.append(f"constraints in {needs.structured_dialect}")
     fact = f"can't do {', '.join(missing)}"
-    if case.unguided and missing == [f"guided_{kind}" for kind in sorted(needs.structured)]:
+    declared = replace(needs, structured=frozenset()).within(has) and needs.within(case.info.capabilities)
+    if case.unguided and declared:
         return _installable("capabilities", f"{fact} without a masker", case.install_masker())
     return RuleResult("capabilities", FAILED, fact)
 
@@ -262,7 +261,7 @@ def _installable(rule: str, fact: str, *commands: str | Conflict) -> RuleResult:
     """A failed rule that commands mend, if there is nothing that keeps what they install apart."""
     conflicts = [each for each in commands if isinstance(each, Conflict)]
     if not conflicts:
-        return RuleResult(rule, FAILED, fact, " && ".join(dict.fromkeys(map(str, commands))))
+        return RuleResult(rule, FAILED, fact, " && ".join(dict.fromkeys(map(str, commands))) or None)
     reasons = "; ".join(dict.fromkeys(each.reason for each in conflicts))
     return RuleResult(rule, FAILED, f"{fact}, and can't be: {reasons}", conflicts[0].mend)
 
