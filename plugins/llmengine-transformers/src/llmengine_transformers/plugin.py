@@ -25,9 +25,16 @@ CAPABILITIES = Capabilities(
     adapters="dynamic",
     cancels_prefill=True,
 )
-ARCHITECTURES = frozenset({"llama"})
-"""Those whose greedy text was compared with the library's own, at mixed lengths, while requests come and go
-(worker_tests/test_architectures.py); as ``model_type`` in config.json."""
+ARCHITECTURES = frozenset(
+    {
+        "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
+        "gpt_neox", "granite", "helium", "llama", "ministral", "mistral", "mixtral", "nemotron", "olmo",
+        "olmo2", "olmo3", "opt", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
+        "smollm3", "starcoder2",
+    }
+)  # fmt: skip
+"""As config.json has them in ``model_type``. Small models of each were held against the library's own ``generate()``,
+at mixed lengths, with windows, while requests come and go: worker_tests/test_worker_architectures.py."""
 REQUIREMENTS = ("accelerate", "gguf", "peft", "safetensors", "sentencepiece")
 ENVIRONMENT = EnvironmentSpec(
     distribution="transformers",

@@ -91,7 +91,8 @@ class TransformersEngine(Engine):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         room = memory // 2 // (forward.cache.bytes_per_token * rows)
         context = affordable_context(loaded.context_length, document["context_length"], room)
-        return cls(loaded, forward, made, rows, context)
+        at_once = tokens_at_once(sum(each.numel() for each in loaded.model.parameters()))
+        return cls(loaded, forward, made, rows, context, at_once)
 
     def __init__(
         self,
@@ -100,13 +101,15 @@ class TransformersEngine(Engine):
         masker: Masker | None,
         rows: int,
         context_length: int,
+        at_once: int,
     ) -> None:
+        """For at most ``rows`` requests of ``context_length`` tokens, of whose prompts so many are read ``at_once``."""
         self._loaded, self._forward, self._masker = loaded, forward, masker
         self.end_tokens = frozenset(loaded.end_tokens)
         """Those that end a text."""
         self._batch = Batch(forward.cache, rows, context_length)
         self._adapters = Adapters(loaded.model)
-        self._at_once = tokens_at_once(sum(each.numel() for each in loaded.model.parameters()))
+        self._at_once = at_once
         lacks = {"messages": loaded.text.has_template, "structured": masker is not None}
         self._facts = EngineFacts(
             context_length=context_length,
