@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -44,20 +45,20 @@ async def build(
 
     Raises ``ServerError`` with the installer's own last words and what mends it.
     """
-    if (found := built_already(home, recipe)) is not None:
+    if (found := await asyncio.to_thread(built_already, home, recipe)) is not None:
         return found
     hear = Listener(
         f"{recipe.engine} {recipe.version} ({recipe.accelerator})", on_progress or (lambda _: None)
     )
     hear.begin("wait")
     async with file_lock(lock_of(home, recipe.name)):
-        if (found := built_already(home, recipe)) is not None:
+        if (found := await asyncio.to_thread(built_already, home, recipe)) is not None:
             return found
-        tool = tool or find_tool()
+        by = tool or await asyncio.to_thread(find_tool)
         try:
             async with _taken(environments_folder(home) / recipe.name) as folder:
-                await _install(recipe, folder, tool, hear)
-                return await _finish(recipe, folder, tool, hear)
+                await _install(recipe, folder, by, hear)
+                return await _finish(recipe, folder, by, hear)
         except OSError as error:
             reason = os_reason(error, environments_folder(home))
             raise ServerError(f"the environment {recipe.name} could not be built: {reason}") from error
@@ -137,14 +138,17 @@ async def _install(recipe: Recipe, folder: _Folder, tool: Tool, hear: Listener) 
 
 
 async def _run(recipe: Recipe, folder: _Folder, tool: Tool, argv: Sequence[str], hear: Listener) -> None:
-    child = await spawn(argv, env=tool.environment(os.environ), on_line=hear)
+    more = await asyncio.to_thread(tool.environment, os.environ)
+    child = await spawn(argv, env=more, on_line=hear)
     try:
         end = await child.wait()
     finally:
         await child.aclose()
     if end.code != 0:
-        lines = hear.lines or [str(end)]
-        why = await asyncio.to_thread(explained, lines, folder.path)
+        ended = f"status {end.code}" if end.signal is None else signal.Signals(end.signal).name
+        why = await asyncio.to_thread(
+            explained, [*hear.lines, f"{tool.name} ended with {ended}"], folder.path
+        )
         raise ServerError(f"the environment {recipe.name} could not be built with {tool.name}: {why}")
 
 
@@ -178,7 +182,7 @@ async def _finish(recipe: Recipe, folder: _Folder, tool: Tool, hear: Listener) -
     )
     await asyncio.to_thread(_write, folder.path, manifest)
     folder.kept = True
-    return look_at(folder.path)
+    return await asyncio.to_thread(look_at, folder.path)
 
 
 def _readdress(folder: Path, target: Path) -> None:

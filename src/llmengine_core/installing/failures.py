@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import re
@@ -15,13 +14,14 @@ __all__ = ["explained", "os_reason"]
 
 MOST_LINES = 10
 CHATTER = re.compile(
-    r"\s*$|\s*(Using Python|Resolved|Prepared|Downloading|Downloaded|Building|Built|Looking in|Processing|Collecting"
-    r"|Using cached|Requirement already|Installing collected|INFO:|WARNING: Retrying|\[notice\]|warning: Failed to hard"
-    r"|If the cache and|If this is intentional|Obtaining|Attempting)"
+    r"\s*$|(uv|pip) ended with status|\s*(Using Python|Resolved|Prepared|Downloading|Downloaded|Building|Built|Looking in"
+    r"|Processing|Collecting|Using cached|Requirement already|Installing collected|Obtaining|Attempting|INFO:"
+    r"|WARNING: Retrying|\[notice\]|warning: Failed to hard|If the cache and|If this is intentional)"
 )
 NO_ROOM = re.compile(
     r"No space left on device|os error 28\b|Errno 28\b|Disk quota exceeded|os error 122\b|Errno 122\b"
 )
+TOO_LARGE = re.compile(r"SIGXFSZ|File too large|os error 27\b|Errno 27\b")
 NO_NETWORK = re.compile(
     r"error sending request|client error \(Connect\)|dns error|NewConnectionError|Failed to establish a new connection"
     r"|ConnectTimeoutError|ReadTimeoutError|ProxyError|network was disabled|Connection refused|operation timed out"
@@ -48,8 +48,8 @@ def explained(lines: Sequence[str], folder: Path) -> str:
 
 def os_reason(error: OSError, folder: Path) -> str:
     """What the system refused us, and the mend."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(folder)
+    if NO_ROOM.search(str(error)) or TOO_LARGE.search(str(error)):
+        return _judged(str(error), folder)
     place, why = error.filename or folder, error.strerror or error
     return f"{place}: {why}. Mend: give the user rights there, or set LLMENGINE_HOME"
 
@@ -69,6 +69,8 @@ def _judged(said: str, folder: Path) -> str:
     again = "then run the same command again: what was downloaded is kept"
     if NO_ROOM.search(said):
         return _disk_full(folder)
+    if TOO_LARGE.search(said):
+        return "a file is larger than this user may write. Mend: raise the limit of file sizes (ulimit -f)"
     if NO_NETWORK.search(said):
         return (
             "no package index can be reached. Mend: restore the network, or set PIP_INDEX_URL to a mirror, or "

@@ -30,10 +30,11 @@ TAKEN_OVER = {
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", ("UV_INDEX_URL",)),
     "PIP_EXTRA_INDEX_URL": ("UV_INDEX", ("UV_EXTRA_INDEX_URL",)),
     "PIP_FIND_LINKS": ("UV_FIND_LINKS", ()),
-    "PIP_NO_INDEX": ("UV_NO_INDEX", ()),
     "PIP_CERT": ("SSL_CERT_FILE", ()),
 }
 """pip's variables, uv's that says the same, and others of uv's that would say it too."""
+YES = frozenset({"1", "on", "t", "true", "y", "yes"})
+"""What pip takes for yes; uv has no variable for that."""
 SOURCES = ("INDEX", "INDEX_URL", "DEFAULT_INDEX", "EXTRA_INDEX_URL", "FIND_LINKS", "NO_INDEX")
 """What a variable of uv's or pip's names a source of distributions by."""
 
@@ -75,7 +76,8 @@ class Tool:
 
     def install(self, recipe: Recipe, folder: Path, environ: Mapping[str, str]) -> list[str]:
         """The command that installs what was prepared."""
-        files = ["--constraint", str(folder / CONSTRAINTS), "--requirement", str(folder / REQUIREMENTS)]
+        files = ["--constraint", str(folder / CONSTRAINTS)] if recipe.pins else []
+        files += ["--requirement", str(folder / REQUIREMENTS)]
         if self.name == "uv":
             command = [
                 *self.argv,
@@ -87,6 +89,7 @@ class Tool:
                 str(folder / "bin/python"),
             ]
             command += ["--override", str(folder / OVERRIDES)] if recipe.overrides else []
+            command += ["--no-index"] if environ.get("PIP_NO_INDEX", "").lower() in YES else []
             return [*command, *_torch_backend(recipe, environ), *files]
         command = [
             str(folder / "bin/python"),
