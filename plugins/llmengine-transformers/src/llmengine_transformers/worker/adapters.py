@@ -229,15 +229,23 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _scaling(folder: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
     """α / r, or α / √r for rank-stabilized LoRA (arXiv:2312.03732)."""
-    expected = _by_pattern(config, "rank_pattern", module, "r")
-    alpha = _by_pattern(config, "alpha_pattern", module, "lora_alpha")
+    try:
+        expected = _by_pattern(config, "rank_pattern", module, "r")
+        alpha = _by_pattern(config, "alpha_pattern", module, "lora_alpha")
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+        raise Refused(
+            f"{folder / 'adapter_config.json'} says nonsense of the scaling of {module}: {error}"
+        ) from None
     if expected != rank or not math.isfinite(alpha):
-        raise Refused(f"{folder} has rank {rank} for {module}, and its adapter_config.json says {expected}")
+        raise Refused(
+            f"{folder} has rank {rank} for {module}; its adapter_config.json says rank {expected:g}, alpha {alpha:g}"
+        )
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def _by_pattern(config: Mapping[str, Any], patterns: str, module: str, default: str) -> float:
+    """A number for a module: of the first pattern that its name ends with, or for all."""
     for pattern, value in (config.get(patterns) or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return float(value)
-    return float(config.get(default, 8))
+    return float(config[default])

@@ -60,7 +60,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     if path.suffix == ".safetensors":
         check_tensors(path)
-        return load_file(path)
+        weights: dict[str, torch.Tensor] = load_file(path)
+        return weights
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd pickles, which fail below
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
