@@ -3,15 +3,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.resources import files
 from time import perf_counter
 
 import pytest
 
 from llmengine_core.errors import UnsupportedFeatureError
 from llmengine_core.types.sampling import StructuredOutput
+from llmengine_core.worker.contract import Masker
 from llmengine_llguidance import plugin
 from llmengine_llguidance.decoder import LLGuidanceDecoder
+from llmengine_llguidance.worker.masker import LLGuidanceMasker
 
 SCHEMA = StructuredOutput(
     "json", '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
@@ -27,6 +31,20 @@ def test_the_entry_point_registers_a_decoder_of_every_kind() -> None:
     assert info.kinds == {"json", "regex", "choice", "grammar"}
     assert info.dialects == {"llguidance"}
     assert info.factory == f"{LLGuidanceDecoder.__module__}:{LLGuidanceDecoder.__name__}"
+
+
+def test_the_masker_and_what_it_needs_are_declared() -> None:
+    (info,) = plugin.register_guided_decoders()
+    assert info.masker is not None
+    module, name = info.masker.split(":")
+    assert getattr(import_module(module), name) is LLGuidanceMasker
+    assert issubclass(LLGuidanceMasker, Masker)
+    assert info.environment is not None
+    for build in info.environment.builds:
+        assert build.pins is not None
+        package, path = build.pins.split(":")
+        pins = files(package).joinpath(path).read_text().split()
+        assert pins == [f"llguidance=={build.version}"] == list(build.requirements)
 
 
 def test_registering_imports_no_compiler() -> None:
