@@ -6,16 +6,22 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
-from llmengine_core.declaration_rules import flaws
+from llmengine_core.declaration_rules import PLAIN_REQUIREMENT, flaws
 from llmengine_core.plugins import DECLARING_HOOKS
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import (
     BackendInfo,
+    EnvironmentBuild,
     EnvironmentSpec,
     GuidedDecoderInfo,
     Info,
     ObserverInfo,
+    QuantizationMethod,
+    QuantizerInfo,
     RuntimeInfo,
     StorageInfo,
     StoreInfo,
@@ -32,9 +38,42 @@ BACKEND = BackendInfo(
     capabilities=Capabilities(structured=frozenset({"json"}), structured_dialect="lark", adapters="dynamic"),
     formats=frozenset({"gguf"}),
     architectures=frozenset({"llama"}),
-    environment=EnvironmentSpec(distribution="engine", module="engine", requirements=("engine>=1",)),
+    environment=EnvironmentSpec(
+        distribution="engine",
+        module="engine.core",
+        requirements=("engine>=1",),
+        builds=(
+            EnvironmentBuild(
+                version="2.0+cpu",
+                requirements=("engine == 2.0", "gears[oil]>=1,<2; python_version > '3'", "Belt.1"),
+                accelerators=frozenset({"cpu"}),
+                pins="engine_plugin.data:pins/2.0-cpu.txt",
+                overrides=("vision; sys_platform == 'never'",),
+            ),
+            EnvironmentBuild(version="2.0+cpu", requirements=("engine",), accelerators=frozenset({"cuda"})),
+            EnvironmentBuild(version="1.0", requirements=("engine~=1.0",)),
+        ),
+    ),
     probe="package.host:problems",
     memory_factor=2,
+)
+BUILT = BACKEND.environment
+assert BUILT is not None
+QUANTIZER = QuantizerInfo(
+    name="q",
+    factory=FACTORY,
+    methods=(QuantizationMethod(name="nf4", bits=4.5), QuantizationMethod(name="int8", bits=8)),
+    backends=frozenset({"engine_2"}),
+    stored=frozenset({"bitsandbytes"}),
+    environment=BUILT,
+)
+DECODER = GuidedDecoderInfo(
+    name="g",
+    factory=FACTORY,
+    kinds=frozenset({"json"}),
+    dialects=frozenset({"lark"}),
+    masker="package.worker:Masker",
+    environment=BUILT,
 )
 TRANSFORM = TransformInfo(name="t", factory=FACTORY, source_format="a", target_format="b")
 STORAGE = StorageInfo(name="s", factory=FACTORY, schemes=frozenset({"s3", "git+ssh"}))
@@ -42,7 +81,8 @@ CARD = ModelCard(name="org/Tiny-1.5", sources=(SOURCE,), parameters=1, context_l
 SOUND: list[Info | ModelCard] = [
     BACKEND,
     TRANSFORM,
-    GuidedDecoderInfo(name="g", factory=FACTORY, kinds=frozenset({"json"}), dialects=frozenset({"lark"})),
+    QUANTIZER,
+    DECODER,
     STORAGE,
     StoreInfo(name="s", factory=FACTORY, schemes=frozenset({"sqlite"})),
     RuntimeInfo(name="r", factory=FACTORY),
@@ -128,6 +168,94 @@ def test_a_factory_is_a_module_and_a_name_in_it(path: str) -> None:
 )
 def test_what_types_cannot_say_is_checked_too(declaration: Any, change: dict[str, Any], said: str) -> None:
     assert any(said in flaw for flaw in changed(declaration, **change))
+
+
+@pytest.mark.parametrize(
+    ("declaration", "change", "said"),
+    [
+        (
+            BACKEND,
+            {"accelerators": frozenset({"cpu", "tpu"})},
+            'accelerators holds \'tpu\'; allowed: "cpu", "cuda"',
+        ),
+        (QUANTIZER, {"methods": (), "stored": frozenset()}, "methods and stored are empty"),
+        (QUANTIZER, {"backends": frozenset()}, "backends is empty"),
+        (QUANTIZER, {"accelerators": frozenset()}, "accelerators is empty"),
+        (QUANTIZER, {"methods": QUANTIZER.methods * 2}, "methods holds 'int8' twice"),
+        (QUANTIZER, {"methods": (QuantizationMethod(name=" ", bits=1),)}, "a method must be named"),
+        (QUANTIZER, {"methods": (QuantizationMethod(name="x", bits=0),)}, "the bits of 'x' are 0"),
+        (DECODER, {"masker": "package.worker.Masker"}, 'it must be "package.module:Class"'),
+        (DECODER, {"dialects": frozenset()}, "a masker reads at least one"),
+    ],
+)
+def test_quantizers_and_maskers_are_checked(declaration: Any, change: dict[str, Any], said: str) -> None:
+    assert any(said in flaw for flaw in changed(declaration, **change))
+
+
+@pytest.mark.parametrize("declaration", [BACKEND, TRANSFORM, QUANTIZER, DECODER], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"distribution": "-engine"}, "environment.distribution is '-engine'"),
+        ({"distribution": "an engine"}, "must be the name of a distribution"),
+        ({"module": "engine-core"}, "environment.module is 'engine-core'"),
+        (
+            {"requirements": ("engine>1..2",)},
+            "environment.requirements holds 'engine>1..2', which is no requirement",
+        ),
+    ],
+)
+def test_an_environment_is_checked_wherever_it_is_declared(
+    declaration: Any, change: dict[str, Any], said: str
+) -> None:
+    assert BUILT is not None
+    (flaw,) = changed(declaration, environment=replace(BUILT, **change))
+    assert said in flaw
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": ""}, "builds[0].version is ''"),
+        ({"version": "latest"}, "builds[0].version is 'latest'; it must be a version"),
+        ({"version": "1.0", "accelerators": frozenset({"cuda"})}, "holds version '1.0' for 'cuda' twice"),
+        ({"requirements": ()}, "builds[0].requirements is empty"),
+        ({"requirements": ("engine ; sometimes",)}, "'engine ; sometimes', which is no requirement"),
+        ({"requirements": ("engine @ https://a.invalid/b.whl",)}, "it must not name an address"),
+        (
+            {"overrides": ("vision; never",)},
+            "builds[0].overrides holds 'vision; never', which is no requirement",
+        ),
+        ({"accelerators": frozenset()}, "builds[0].accelerators is empty"),
+        ({"accelerators": frozenset({"gpu"})}, "builds[0].accelerators holds 'gpu'"),
+        *(
+            ({"pins": pins}, f"builds[0].pins is {pins!r}")
+            for pins in (
+                "",
+                "pins.txt",
+                "package:",
+                ":pins.txt",
+                "a-b:p.txt",
+                "a:/etc/pins",
+                "a:../b.txt",
+                "a:b\\c",
+            )
+        ),
+    ],
+)
+def test_a_build_is_checked(change: dict[str, Any], said: str) -> None:
+    assert BUILT is not None
+    first, *others = BUILT.builds
+    environment = replace(BUILT, builds=(replace(first, **change), *others))
+    assert any(said in flaw for flaw in changed(BACKEND, environment=environment))
+
+
+REQUIREMENTS = st.from_regex(PLAIN_REQUIREMENT, fullmatch=True)
+
+
+@given(REQUIREMENTS)
+def test_what_is_plainly_a_requirement_is_one(text: str) -> None:
+    assert Requirement(text).url is None
 
 
 def test_another_kind_or_a_subclass_is_refused() -> None:

@@ -54,7 +54,7 @@ async def build(
     async with file_lock(lock_of(home, recipe.name)):
         if (found := await asyncio.to_thread(built_already, home, recipe)) is not None:
             return found
-        by = tool or await asyncio.to_thread(find_tool)
+        by = await asyncio.to_thread(find_tool) if tool is None else tool
         try:
             async with _taken(environments_folder(home) / recipe.name) as folder:
                 await _install(recipe, folder, by, hear)

@@ -14,9 +14,9 @@ __all__ = ["explained", "os_reason"]
 
 MOST_LINES = 10
 CHATTER = re.compile(
-    r"\s*$|(uv|pip) ended with status|\s*(Using Python|Resolved|Prepared|Downloading|Downloaded|Building|Built|Looking in"
-    r"|Processing|Collecting|Using cached|Requirement already|Installing collected|Obtaining|Attempting|INFO:"
-    r"|WARNING: Retrying|\[notice\]|warning: Failed to hard|If the cache and|If this is intentional)"
+    r"\s*$|(uv|pip) ended with status|\s*(Using Python|Resolved|Prepared|Downloading|Downloaded|Building|Built"
+    r"|Looking in|Processing|Collecting|Using cached|Requirement already|Installing collected|Obtaining|Attempting"
+    r"|INFO:|WARNING: Retrying|\[notice\]|warning: Failed to hard|If the cache and|If this is intentional)"
 )
 NO_ROOM = re.compile(
     r"No space left on device|os error 28\b|Errno 28\b|Disk quota exceeded|os error 122\b|Errno 122\b"
