@@ -88,6 +88,7 @@ class Provisioner:
                 f"({error.filename or self._weights}); free space or rights there, or set LLMENGINE_HOME"
             ) from error
         stored = None if choice.transforms else plan.checkpoint.quantization
+        load_options = await asyncio.to_thread(self._load_options, choice, spec.quantize or stored)
         return Deployment(
             backend=choice.name,
             version=(place.environment.version if place else choice.version) or "",
@@ -99,7 +100,7 @@ class Provisioner:
             options={} if spec.cpus is None else {"cpus": spec.cpus},
             python=place.environment.python if place and place.environment.name else "",
             accelerator=accelerator_of(info, spec.gpus),
-            load_options=self._load_options(choice, spec.quantize or stored),
+            load_options=load_options,
             masker=place.masker.masker if place and place.masker else None,
             allow_remote_code=code,
         )
