@@ -22,10 +22,8 @@ from llmengine_core.worker_session import WorkerSession, narrowed
 __all__ = ["WorkerBackend"]
 
 ENVIRONMENT = {
-    "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait bring everything down where cores are shared
-    "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_OFFLINE": "1",
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from typing import Any, Self, TypeAlias
 
@@ -142,6 +144,9 @@ class WorkerLink(asyncio.BufferedProtocol):
     async def aclose(self) -> None:
         """Drop the connection. Idempotent."""
         self._end(LinkLost("the connection was closed"))
+        with suppress(OSError):
+            # Closing alone would not reach the worker while a process forked off us holds a copy.
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._transport.abort()
         await asyncio.wait([self._gone])
 
@@ -224,7 +229,7 @@ class WorkerLink(asyncio.BufferedProtocol):
 
     def _settle(self, id: int, value: object, error: LLMEngineError | None) -> None:  # noqa: A002
         if (answer := self._answers.pop(id, None)) is not None:
-            answer.fail(error or Broken("it is done with what it has not ended"))
+            answer.fail(error or LinkLost("it is done with a request that it has not ended"))
         elif (waiter := self._asked.pop(id, None)) is not None and not waiter.done():
             if error is not None:
                 waiter.set_exception(error)

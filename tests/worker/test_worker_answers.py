@@ -129,7 +129,7 @@ async def test_a_prompt_that_breaks_the_tokenizer_ends_alone(worker: Worker) -> 
     beside = asyncio.ensure_future(worker.complete("beside"))
     prompt = Text("fault:encode:raise")
     with pytest.raises(
-        ServerError, match=r"RuntimeError: the toy is broken.*\n.*toy_worker.py:\d+ in misbehave"
+        ServerError, match=r"RuntimeError: the toy is broken.*\n.*toy_worker.py:\d+ in broken"
     ):
         await worker.complete(prompt)
     with pytest.raises(ServerError, match="the toy is broken"):

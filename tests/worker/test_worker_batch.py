@@ -36,6 +36,10 @@ async def asked(gated: Gated, prompt: str, tokens: int = 9) -> tuple[Stream, asy
     return stream, first
 
 
+def joined(gated: Gated, number: int) -> None:
+    until(lambda: gated.journal.count(["join", str(number)]), 5, f"request {number} in the batch")
+
+
 async def drained(stream: Stream) -> list[GenerationChunk]:
     return [chunk async for chunk in stream]
 
@@ -59,6 +63,7 @@ async def test_c10_a_closed_stream_leaves_within_a_step(gated: Gated) -> None:
 
 async def test_c10_a_cancelled_task_leaves_too(gated: Gated) -> None:
     _, first = await asked(gated, "leaves")
+    joined(gated, 1)
     first.cancel()
     await asyncio.wait([first])
     await heard(gated)
@@ -71,7 +76,7 @@ async def test_c10_a_cancelled_task_leaves_too(gated: Gated) -> None:
 
 
 async def test_c11_a_request_past_its_deadline_leaves(gated: Gated) -> None:
-    stream = gated.worker.session.generate(request("late", deadline=time.monotonic() + 0.05))
+    stream = gated.worker.session.generate(request("late", deadline=time.monotonic() + 0.2))
     with pytest.raises(RequestTimeoutError):
         await anext(stream)
     await heard(gated)
@@ -79,12 +84,12 @@ async def test_c11_a_request_past_its_deadline_leaves(gated: Gated) -> None:
     other, chunk = await asked(gated, "other", 1)
     await chunk
     await drained(other)
-    assert ["leave", "1"] in gated.journal
+    assert len(gated.steps) <= 2  # it may have begun one
 
 
 async def test_a_stop_sequence_frees_its_row(gated: Gated) -> None:
-    stream = gated.worker.session.generate(request("x", max_tokens=500, stop=("a", "b", "c", "d")))
-    gated.let(500)
+    stream = gated.worker.session.generate(request("x", max_tokens=900, stop=("a", "b", "c", "d")))
+    gated.let(50)
     await drained(stream)
     await heard(gated)
     gated.let(500)
@@ -92,7 +97,6 @@ async def test_a_stop_sequence_frees_its_row(gated: Gated) -> None:
     await chunk
     await drained(other)
     assert ["leave", "1"] in gated.journal
-    assert len(gated.steps) < 500
 
 
 async def test_more_than_the_batch_takes_wait_in_order(gated: Gated) -> None:
@@ -114,15 +118,17 @@ async def test_more_than_the_batch_takes_wait_in_order(gated: Gated) -> None:
 
 async def test_a_lost_connection_leaves_with_all_its_requests(gated: Gated) -> None:
     other = await ToyBackend().connect(gated.worker.replica.endpoint, deployment())
-    waiting = [asyncio.ensure_future(anext(other.generate(request(f"{i}")))) for i in range(4)]
+    waiting = [
+        asyncio.ensure_future(anext(other.generate(request(f"{i}", max_tokens=900)))) for i in range(4)
+    ]
     await asyncio.sleep(0)
     await other.count_tokens(Text("x"))
     gated.let(1)
-    until(lambda: gated.journal.count(["join", "2"]), 5, "two requests in the batch")
+    joined(gated, 2)
     other._link._transport.abort()  # type: ignore[attr-defined]  # as if the process had gone
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(result) for result in results} == {SessionLost}
-    gated.let(3)
+    gated.let(890)  # those who have gone can't have finished by then
     stream, chunk = await asked(gated, "mine", 1)
     await chunk
     await drained(stream)

@@ -6,10 +6,11 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn
 
-__all__ = ["LOG_MARK", "die", "essence", "frames_of"]
+__all__ = ["LOG_MARK", "die", "end", "essence", "frames_of"]
 
 LOG_MARK = "| "
 """Begins each line that is logged for the record; the reason of an end has none."""
@@ -68,5 +69,6 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.flush()
+    with suppress(Exception):  # an engine may have put something else in its place
+        sys.stdout.flush()
     os.write(2, text.encode(errors="backslashreplace") + b"\n")
