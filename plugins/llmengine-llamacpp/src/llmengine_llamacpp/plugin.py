@@ -37,6 +37,7 @@ def register_backends() -> list[BackendInfo]:
     return [
         BackendInfo(
             name="llama_cpp",
+            priority=10,
             factory="llmengine_llamacpp.backend:LlamaCppBackend",
             capabilities=CAPABILITIES,
             formats=frozenset({"gguf"}),
