@@ -68,7 +68,8 @@ class Case:
         dialect = info.capabilities.structured_dialect
         self.maskers = asked.maskers.get(dialect or "", ()) if info.takes_masker else ()
         """Those that could run beside the backend, the best first."""
-        self.place = self._choose(self.seen.environments) if self.seen and self.seen.environments else None
+        here = self.seen.environments if self.seen is not None and info.environment is not None else ()
+        self.place = self._choose(here) if here else None
         """Where it would run; None where that isn't here, or elsewhere."""
 
     def _choose(self, environments: Sequence[EnvironmentFacts]) -> Place | None:

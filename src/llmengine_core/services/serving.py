@@ -80,7 +80,7 @@ class Serving:
 
     async def _look_up(self, name: str, caller: str) -> Served:
         served = self._served.get(name)
-        if served is not None and served.record.builtin and not _homeless(served.pool):
+        if served is not None and served.record.builtin and not await _homeless(served.pool):
             return served
         record = await self._catalog.find(name)
         if record is None or not record.visible_to(caller):
@@ -105,7 +105,7 @@ class Serving:
                 self._drop(name)
                 return None
             same = old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan)
-            if old is not None and same and not _homeless(old.pool):
+            if old is not None and same and not await _homeless(old.pool):
                 served = replace(old, record=record, checked_at=time.monotonic())
             else:
                 pool = await self._lease(record.spec, record.plan)
@@ -250,10 +250,10 @@ class Serving:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _homeless(pool: Pool) -> bool:
+async def _homeless(pool: Pool) -> bool:
     """Whether a pool could start no replica, since the environment that it starts them in was removed."""
     python = pool.deployment.python
-    return bool(python) and not pool.size and not os.access(python, os.X_OK)
+    return bool(python) and not pool.size and not await asyncio.to_thread(os.access, python, os.X_OK)
 
 
 def _unless_changed(was: ModelRecord, ready: ModelRecord) -> Callable[[ModelRecord], ModelRecord | None]:
