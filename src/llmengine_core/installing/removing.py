@@ -30,7 +30,7 @@ class User:
 
     def __str__(self) -> str:
         """For messages."""
-        return f"process {self.pid} ({self.command[:60]})"
+        return f"process {self.pid} ({self.command[:200]})"
 
 
 async def remove(home: Path, environment: Environment) -> None:
