@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shutil
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,25 +95,12 @@ def tiny_llama(folder: Path, tokenizer: Path, weights: Tensors | None = None, **
     return folder
 
 
-class _Payload:
-    """Unpickled by a loader that is not careful, it makes a file."""
-
-    def __init__(self, canary: Path) -> None:
-        self._canary = canary
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self._canary),)
-
-
 def pickled(canary: Path) -> bytes:
     """A file as PyTorch's zip archives are, whose pickle makes the folder ``canary`` when it is trusted."""
-    import io
-    import pickle
-    import zipfile
-
+    program = b"\x80\x02cos\nmkdir\nX" + struct.pack("<I", len(bytes(canary))) + bytes(canary) + b"\x85R."
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(_Payload(canary), protocol=2))
+        archive.writestr("archive/data.pkl", program)
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
     return content.getvalue()
