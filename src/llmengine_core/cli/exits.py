@@ -36,7 +36,7 @@ EXIT_CODES = (
     ExitCode(0, "done"),
     ExitCode(1, "llmengine or an engine failed, or doctor found something broken", (BaseException,)),
     ExitCode(2, "the command or the request must change", (BadRequestError, click.UsageError)),
-    ExitCode(3, "there is no such model or file", (NotFoundError,)),
+    ExitCode(3, "there is no such model, file or environment", (NotFoundError,)),
     ExitCode(NOTHING_FITS, "nothing here can serve the model", (ResolutionError,)),
     ExitCode(5, "over a limit, or the queue is full; try again later", (RateLimitExceededError,)),
     ExitCode(6, "the timeout ran out", (RequestTimeoutError,)),
