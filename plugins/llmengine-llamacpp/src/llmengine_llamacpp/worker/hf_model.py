@@ -54,6 +54,10 @@ def metadata_of(config: Mapping[str, Any]) -> dict[str, Value]:
             raise ValueError(f"its config.json says {name}={config[name]!r}, which can't be carried over")
     if set(config.get("layer_types") or ()) - {"full_attention"}:
         raise ValueError("some of its layers don't attend to everything, which can't be carried over")
+    if kind == "qwen2" and config.get("num_attention_heads", 0) * head_size(config) != config.get(
+        "hidden_size"
+    ):
+        raise ValueError(f"its heads are {head_size(config)} wide; llama.cpp takes them for another size")
     said: dict[str, Value] = {
         "context_length": number(config, "max_position_embeddings"),
         "embedding_length": number(config, "hidden_size"),
