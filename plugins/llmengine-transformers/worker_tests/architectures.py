@@ -50,7 +50,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 8} | HALF_WINDOWED,
     "mistral": {"sliding_window": WINDOW},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
-    "nemotron": {},
     "olmo": {},
     "olmo2": {},
     "olmo3": HALF_WINDOWED,
@@ -72,7 +71,7 @@ def small(architecture: str = "llama", **options: Any) -> Any:
     """A model whose next tokens depend on what came before, the same each time."""
     torch.manual_seed(7)
     config = AutoConfig.for_model(architecture, **COMMON | ARCHITECTURES[architecture] | options)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     return model.eval().requires_grad_(False)
 
 

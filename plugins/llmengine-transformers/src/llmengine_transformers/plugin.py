@@ -28,24 +28,33 @@ CAPABILITIES = Capabilities(
 ARCHITECTURES = frozenset(
     {
         "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
-        "gpt_neox", "granite", "helium", "llama", "ministral", "mistral", "mixtral", "nemotron", "olmo",
+        "gpt_neox", "granite", "helium", "llama", "ministral", "mistral", "mixtral", "olmo",
         "olmo2", "olmo3", "opt", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
         "smollm3", "starcoder2",
     }
 )  # fmt: skip
 """As config.json has them in ``model_type``. Small models of each were held against the library's own ``generate()``,
 at mixed lengths, with windows, while requests come and go: worker_tests/test_worker_architectures.py."""
-REQUIREMENTS = ("accelerate", "gguf", "peft", "safetensors", "sentencepiece")
+BESIDES = ("accelerate", "gguf", "peft", "safetensors", "sentencepiece")
+"""What comes along: loaders of other formats, and what quantizers and tests work on."""
+
+
+def _build(transformers: str, torch: str, accelerator: str) -> EnvironmentBuild:
+    return EnvironmentBuild(
+        version=transformers,
+        requirements=(f"torch=={torch}", f"transformers=={transformers}", *BESIDES),
+        accelerators=frozenset({accelerator}),
+        pins=f"llmengine_transformers:pins/{transformers}-{accelerator}.txt",
+    )
+
+
 ENVIRONMENT = EnvironmentSpec(
     distribution="transformers",
     module="transformers",
     builds=(
-        EnvironmentBuild(
-            version="5.23.0",
-            requirements=("torch==2.13.0", "transformers==5.23.0", *REQUIREMENTS),
-            accelerators=frozenset({"cpu"}),
-            pins="llmengine_transformers:pins/5.23.0-cpu.txt",
-        ),
+        _build("5.23.0", "2.13.0", "cpu"),
+        _build("5.12.1", "2.13.0", "cpu"),
+        _build("5.23.0", "2.13.0", "cuda"),  # resolved, but nobody has run it
     ),
 )
 

@@ -36,6 +36,7 @@ class Forward:
                 f"{name} computes attention in its own way, which can't be done for rows of several lengths"
             )
         tokens = [(7 * at + 3) % model.config.get_text_config(decoder=True).vocab_size for at in range(TRIAL)]
+        model.set_attn_implementation("eager")  # the library's own reference; others may leave something out
         theirs = torch.cat([self._library(tokens[:-1])[-3:], self._library(tokens[5:-3])[-2:]])
         model.set_attn_implementation(NAME)
         ours = self._trial(tokens)
