@@ -115,13 +115,14 @@ def _checkpoint(case: Case) -> RuleResult:
 
 def _strange(case: Case) -> RuleResult:
     """A model of an architecture that the backend doesn't know."""
-    fact = f"architecture {case.checkpoint.architecture!r}"
-    if case.checkpoint.remote_code and case.info.remote_code:
+    checkpoint, info = case.checkpoint, case.info
+    fact = f"architecture {checkpoint.architecture!r}"
+    if checkpoint.remote_code and info.remote_code and checkpoint.format in (None, *info.formats):
         fact = f"{fact} is code that comes with the checkpoint, which the settings don't allow"
         return RuleResult(
             "checkpoint", FAILED, fact, "LLMENGINE_ALLOW_REMOTE_CODE=true, once you have read it"
         )
-    return RuleResult("checkpoint", FAILED, f"{fact} (loads {_listed(case.info.architectures or ())})")
+    return RuleResult("checkpoint", FAILED, f"{fact} (loads {_listed(info.architectures or ())})")
 
 
 def _quantization(case: Case) -> RuleResult:

@@ -94,7 +94,7 @@ async def transform(
     Raises ``NotFoundError`` for a name that is not registered, ``BadRequestError`` for a checkpoint, a method or a
     target that it can't take, ``ServerError`` where it can't run here, or failed.
     """
-    settings = load_settings()
+    settings = await asyncio.to_thread(load_settings)
     registry = await asyncio.to_thread(Registry.build, settings)
     info = registry.transforms.get(name)
     if info is None:
