@@ -52,6 +52,11 @@ class RowCache(Cache):  # type: ignore[misc]
             for each in (kept.keys, kept.values)
         )
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Rows, and tokens for each."""
+        return self._rows, self._capacity
+
     def use(self, layout: Layout) -> None:
         """Say where the tokens of the next forward go, and what they see."""
         self._layout = layout

@@ -104,7 +104,7 @@ class TransformersEngine(Engine):
         at_once: int,
     ) -> None:
         """For at most ``rows`` requests of ``context_length`` tokens, of whose prompts so many are read ``at_once``."""
-        self._loaded, self._forward, self._masker = loaded, forward, masker
+        self._loaded, self.forward, self._masker = loaded, forward, masker
         self.end_tokens = frozenset(loaded.end_tokens)
         """Those that end a text."""
         self._batch = Batch(forward.cache, rows, context_length)
@@ -170,7 +170,7 @@ class TransformersEngine(Engine):
                 kept.append(len(tokens) - 1)
         layout = Layout([row.length for row in generating], [piece for _, piece in pieces])
         with self._adapters.rows(names):
-            logits = self._forward(tokens, layout, kept)
+            logits = self.forward(tokens, layout, kept)
         return self._choose([*generating, *self._batch.moved(pieces)], logits)
 
     def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Emitted]:

@@ -133,7 +133,7 @@ def nucleus(
 def draw(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Where each uniform number of [0, 1) falls on its row's weights laid end to end; never on a weight of 0."""
     ends = weights.cumsum(dim=-1)
-    whole = ends[:, -1:]
+    whole = ends[:, -1:].contiguous()
     found = torch.searchsorted(ends, uniforms[:, None] * whole, right=True)
     # Rounding may take the product to the very end: then it is the last that has any weight.
     return torch.minimum(found, torch.searchsorted(ends, whole))[:, 0]
