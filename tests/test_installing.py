@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.building import building, offline, recipe
@@ -32,6 +33,7 @@ from llmengine_core.installing import (
     uv,
 )
 from llmengine_core.installing.checking import Found, unmet
+from llmengine_core.installing.tools import Listener
 from llmengine_core.types.declarations import EnvironmentSpec
 from llmengine_core.types.progress import Progress
 
@@ -402,7 +404,11 @@ async def test_cancelling_ends_the_installer_and_removes_what_it_made(
 # -- removal
 
 
-def test_whoever_runs_in_an_environment_is_seen_until_it_ends(home: Path, wheels: Path) -> None:
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_whoever_runs_in_an_environment_is_seen_until_it_ends(
+    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    monkeypatch.setattr("llmengine_core.installing.removing.sys", SimpleNamespace(platform=system))
     found = asyncio.run(build(home, recipe(), tool=UV))
     assert asyncio.run(users(found)) == []
     with subprocess.Popen([found.python, "-I", "-c", "input()"], stdin=subprocess.PIPE) as process:
@@ -413,6 +419,59 @@ def test_whoever_runs_in_an_environment_is_seen_until_it_ends(home: Path, wheels
     asyncio.run(remove(home, found))
     assert left(home) == []
     asyncio.run(remove(home, found))  # twice is no error
+
+
+def test_whoever_has_loaded_a_library_of_an_environment_is_seen(home: Path, wheels: Path) -> None:
+    found = asyncio.run(build(home, recipe(), tool=UV))
+    library = found.folder / "libmotor.so"
+    library.write_bytes(bytes(4096))
+    code = (
+        "import mmap, sys; held = mmap.mmap(open(sys.argv[1], 'r+b').fileno(), 0); print(flush=True); input()"
+    )
+    command = [sys.executable, "-u", "-I", "-c", code, str(library)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert [each.pid for each in asyncio.run(users(found))] == [process.pid]
+        process.communicate(b"\n")
+
+
+# -- progress
+
+
+def test_what_uv_says_of_downloads_is_progress_in_bytes() -> None:
+    news: list[tuple[str, float, float | None]] = []
+    hear = Listener("motor", lambda each: news.append((each.phase, each.done, each.total)))
+    for line in (
+        "Resolved 3 packages in 1ms",
+        "Downloading motor (2.0MiB)",
+        "Downloading gears (1.5KiB)",
+        " Downloaded gears",
+        " Downloaded motor",
+        "Prepared 3 packages in 1ms",
+    ):
+        hear(line)
+    both = 2 * MIB + 1536
+    assert news == [
+        ("download", 0, None),
+        ("download", 0, 2 * MIB),
+        ("download", 0, both),
+        ("download", 1536, both),
+        ("download", both, both),
+        ("install", 0, None),
+    ]
+
+
+def test_what_pip_says_of_downloads_is_progress_without_an_end() -> None:
+    news: list[tuple[str, float, float | None]] = []
+    hear = Listener("motor", lambda each: news.append((each.phase, each.done, each.total)))
+    for line in (
+        "Collecting motor",
+        "  Downloading motor-1.0.whl (2.0 MB)",
+        "  Downloading gears.whl (1 kB)",
+    ):
+        hear(line)
+    assert news == [("download", 0, None), ("download", 2 * MIB, None)]
 
 
 # -- commands

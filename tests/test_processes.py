@@ -431,3 +431,24 @@ async def test_cancelling_aclose_does_not_stop_the_end() -> None:
 async def test_many_children_at_once() -> None:
     ends = await asyncio.gather(*(ended(python(f"import sys; sys.exit({n})")) for n in range(12)))
     assert [end.code for end in ends] == list(range(12))
+
+
+LOGGING = r"""
+import os
+os.write(2, b"one\ntw")
+os.write(2, b"o\n10 %\r20 %\n\xff\n")
+os.write(2, b"no end")
+os.write(1, b'said\n{"progress": 1}\nlast')
+"""
+
+
+async def test_each_line_that_a_child_logs_is_told_once_and_whole() -> None:
+    lines: list[str] = []
+    messages: list[dict[str, Any]] = []
+    argv = [sys.executable, "-c", LOGGING]
+    child = await spawn(argv, on_line=lines.append, on_message=messages.append)
+    assert (await child.wait()).code == 0
+    output = [line for line in lines if line in ("said", "last")]
+    assert output == ["said", "last"]
+    assert [line for line in lines if line not in output] == ["one", "two", "20 %", "\ufffd", "no end"]
+    assert messages == [{"progress": 1}]
