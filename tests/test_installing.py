@@ -425,9 +425,7 @@ def test_whoever_has_loaded_a_library_of_an_environment_is_seen(home: Path, whee
     found = asyncio.run(build(home, recipe(), tool=UV))
     library = found.folder / "libmotor.so"
     library.write_bytes(bytes(4096))
-    code = (
-        "import mmap, sys; held = mmap.mmap(open(sys.argv[1], 'r+b').fileno(), 0); print(flush=True); input()"
-    )
+    code = "import mmap, sys; file = open(sys.argv[1], 'r+b'); held = mmap.mmap(file.fileno(), 0); print(); input()"
     command = [sys.executable, "-u", "-I", "-c", code, str(library)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
