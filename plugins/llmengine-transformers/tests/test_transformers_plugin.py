@@ -12,9 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from llmengine_core.errors import BadRequestError
+from llmengine_core.recipes import parse_pins
 from llmengine_core.types.declarations import EnvironmentBuild
 from llmengine_core.types.launch import Deployment
-from llmengine_transformers import plugin
+from llmengine_transformers import host, plugin
 from llmengine_transformers.backend import TransformersBackend
 
 BUILDS = plugin.ENVIRONMENT.builds
@@ -34,8 +35,7 @@ def deployment(**options: Any) -> Deployment:
 def pins(build: EnvironmentBuild) -> dict[str, str]:
     assert build.pins is not None
     package, _, path = build.pins.partition(":")
-    lines = files(package).joinpath(path).read_text().splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith("#"))
+    return dict(parse_pins(files(package).joinpath(path).read_text()))
 
 
 def test_declaring_imports_neither_engine_nor_sockets() -> None:
@@ -53,6 +53,25 @@ def test_the_backend_is_named_as_users_write_it() -> None:
     assert info.formats == {"safetensors", "pytorch"}
     assert info.takes_masker
     assert info.accelerators == {"cpu"}, "it was run on nothing else"
+
+
+def test_a_machine_without_builds_of_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "linux":
+        assert host.problems() == ()
+    monkeypatch.setattr("sys.platform", "linux")
+    for library, version, trouble in [
+        ("glibc", "2.28", 0),
+        ("glibc", "2.17", 1),
+        ("", "", 1),
+        ("glibc", "3.0", 0),
+    ]:
+        monkeypatch.setattr("platform.libc_ver", lambda found=(library, version): found)
+        assert len(host.problems()) == trouble
+    monkeypatch.setattr("sys.platform", "darwin")
+    for machine, version, trouble in [("arm64", "15.1", 0), ("arm64", "13.6", 1), ("x86_64", "15.1", 1)]:
+        monkeypatch.setattr("platform.machine", lambda found=machine: found)
+        monkeypatch.setattr("platform.mac_ver", lambda found=version: (found, ("", "", ""), ""))
+        assert len(host.problems()) == trouble
 
 
 def test_llama_cpp_comes_first_where_both_fit() -> None:

@@ -72,6 +72,7 @@ def register_backends() -> list[BackendInfo]:
             loads_quantized=frozenset(),
             accelerators=frozenset({"cpu"}),
             environment=ENVIRONMENT,
+            probe="llmengine_transformers.host:problems",
             takes_masker=True,
             remote_code=True,
         )
