@@ -29,7 +29,7 @@ def main() -> int:
     if home is None or weights is None:
         print("nothing measured: LLMENGINE_TEST_ENGINES and LLMENGINE_TEST_WEIGHTS must be set, see --help")
         return 0
-    python = sorted(Path(home).glob("environments/transformers-*/bin/python"))[-1]
+    python = max(Path(home).glob("environments/transformers-*/bin/python"))
     sources = [str(ROOT / "src"), str(ROOT / "plugins" / "llmengine-transformers" / "src")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "OMP_NUM_THREADS": "1"}
     loop = Path(__file__).with_name("transformers_loop.py")

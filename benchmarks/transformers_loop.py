@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,18 +120,15 @@ def main() -> None:
     for name, requests in cases.items():
         mine, theirs = [], []
         for _ in range(options.rounds):
-            mine.append(per_cpu_second(lambda requests=requests: ours(engine, requests)))
-            theirs.append(per_cpu_second(lambda requests=requests: plain(model, requests, 0)))
+            mine.append(per_cpu_second(partial(ours, engine, requests)))
+            theirs.append(per_cpu_second(partial(plain, model, requests, 0)))
         results[name] = {"ours": statistics.median(mine), "plain": statistics.median(theirs)}
         results[name]["ours / plain"] = results[name]["ours"] / results[name]["plain"]
         if not options.json:
             print(name, {way: round(value, 2) for way, value in results[name].items()}, flush=True)
     manager.start()  # last: it has a thread that is never idle
     for name, requests in cases.items():
-        each = [
-            per_cpu_second(lambda requests=requests: library(manager, requests))
-            for _ in range(options.rounds)
-        ]
+        each = [per_cpu_second(partial(library, manager, requests)) for _ in range(options.rounds)]
         results[name]["library"] = statistics.median(each)
         if not options.json:
             print(name, "library", round(results[name]["library"], 2), flush=True)
