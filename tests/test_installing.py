@@ -214,6 +214,21 @@ async def test_what_no_index_has_is_told(home: Path, wheels: Path, tool: Tool) -
         await build(home, recipe(requirements=("nowhere",)), tool=tool)
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_a_build_for_the_cpu_that_no_index_has_is_never_replaced_by_another(
+    home: Path, wheels: Path, tool: Tool
+) -> None:
+    make_wheel(wheels, "torch", "2.0")
+    wanted = recipe(requirements=("torch==2.0",), modules=("torch",), pins={"torch": "2.0+cpu"})
+    with pytest.raises(ServerError, match=r"no index here has .*PyTorch's own index[^$]*torch==2.0\+cpu"):
+        await build(home, wanted, tool=tool)
+    make_wheel(wheels, "torch", "2.0+cpu")
+    make_wheel(wheels, "torch", "2.0+cu1")
+    found = await build(home, wanted, tool=tool)
+    assert found.manifest is not None
+    assert found.manifest.packages["torch"] == "2.0+cpu"
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

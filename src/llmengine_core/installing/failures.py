@@ -31,6 +31,7 @@ NO_WHEEL = re.compile(
 )
 NOT_THERE = re.compile(
     r"was not found in|were not found in|there (?:is|are) no versions? of|No matching distribution"
+    r"|\(constraint\) \S+\+cpu"
 )
 CONFLICT = re.compile(r"No solution found|ResolutionImpossible|conflicting dependencies")
 NO_PIP = re.compile(r"ensurepip")
