@@ -105,6 +105,7 @@ class ToyEngine(Engine):
         about = (order.tokens, order.temperature and order.seed, self._adapters.get(order.adapter or "", 0))
         self._rows[order.id] = Row(order, crc32(repr(about).encode()), constraint, order.max_tokens)
         self._note("join", order.id)
+        self._note("prompt", bytes(order.tokens[1:]).decode(errors="replace"))
 
     def leave(self, order: int) -> None:
         self._note("leave", order)
