@@ -13,6 +13,7 @@ from llmengine_core.worker.contract import Emitted, Masker, Order
 from llmengine_transformers.worker.engine import TransformersEngine
 from llmengine_transformers.worker.forward import Forward
 from llmengine_transformers.worker.loading import Loaded
+from llmengine_transformers.worker.pace import WORK, Pace
 from llmengine_transformers.worker.text import Text
 
 __all__ = ["ARCHITECTURES", "CONTEXT", "END", "VOCABULARY", "engine_of", "run", "small"]
@@ -89,7 +90,8 @@ def engine_of(
     )
     with torch.inference_mode():
         forward = Forward(model)
-    return TransformersEngine(loaded, forward, masker, rows, context, at_once)
+    pace = Pace(weights=int(WORK / at_once), per_earlier=0)
+    return TransformersEngine(loaded, forward, masker, rows, context, pace)
 
 
 def run(engine: TransformersEngine, *orders: Order) -> dict[int, list[Emitted]]:

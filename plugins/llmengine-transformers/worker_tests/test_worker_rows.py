@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from llmengine_core.worker.contract import Constraint, Emitted, Masker, Order, Refused
 from llmengine_transformers.worker.attention import spans
-from llmengine_transformers.worker.engine import TransformersEngine, affordable_context, tokens_at_once
+from llmengine_transformers.worker.engine import TransformersEngine, affordable_context
+from llmengine_transformers.worker.pace import Pace
 
-WINDOWED: dict[str, Any] = {"sliding_window": 12, "layer_types": ["sliding_attention", "full_attention"]}
 TIE = 1e-3
 
 
@@ -228,12 +228,14 @@ def test_spans_are_all_rows_in_order(lengths: list[int], call: int) -> None:
     assert padding <= call * len(lengths)
 
 
-@given(st.integers(0, 10**12))
-def test_pieces_of_prompt_fit_the_model(parameters: int) -> None:
-    tokens = tokens_at_once(parameters)
+@given(st.integers(0, 10**12), st.integers(0, 10**7), st.integers(0, 10**6))
+def test_pieces_of_prompt_fit_the_model_and_the_place(weights: int, per_earlier: int, start: int) -> None:
+    pace = Pace(weights, per_earlier)
+    tokens = pace.tokens(start)
     assert 16 <= tokens <= 2048
     assert tokens.bit_count() == 1
-    assert tokens_at_once(2 * parameters) <= tokens
+    assert pace.tokens(2 * start) <= tokens
+    assert Pace(2 * weights, per_earlier).tokens(start) <= tokens
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmengine_core.worker.contract import Constraint, Order
 from llmengine_transformers.worker.attention import Piece
 from llmengine_transformers.worker.cache import RowCache
+from llmengine_transformers.worker.pace import Pace
 from llmengine_transformers.worker.sampling import Choice
 from llmengine_transformers.worker.text import Decoding
 
@@ -69,18 +70,20 @@ class Batch:
         self._rows.append(row)
         self._turns.append(row)
 
-    def pieces(self, tokens: int) -> list[tuple[Row, Piece]]:
-        """What to read next: at most so many tokens in all, the prompts taking turns.
+    def pieces(self, pace: Pace) -> list[tuple[Row, Piece]]:
+        """What to read next: what fits into a step, the prompts taking turns.
 
         A prompt alone is always cut at the same places.
         """
         found: list[tuple[Row, Piece]] = []
+        left = 1.0
         for row in self._turns:
-            if not tokens:
+            most = pace.tokens(row.length)
+            count = min(row.unread, round(most * left))
+            if not count:
                 break
-            count = min(tokens, row.unread)
             found.append((row, Piece(self._rows.index(row), row.length, count)))
-            tokens -= count
+            left -= count / most
         return found
 
     def moved(self, pieces: Iterable[tuple[Row, Piece]]) -> list[Row]:

@@ -26,25 +26,13 @@ from llmengine_transformers.worker.batch import Batch, Row
 from llmengine_transformers.worker.forward import Forward
 from llmengine_transformers.worker.loading import Loaded, load
 from llmengine_transformers.worker.masks import hide_forbidden
+from llmengine_transformers.worker.pace import Pace
 from llmengine_transformers.worker.sampling import Choice, choose
 
-__all__ = ["TransformersEngine", "affordable_context", "tokens_at_once"]
+__all__ = ["TransformersEngine", "affordable_context"]
 
-READING_WORK = 1.8e10
-"""Weights × prompt tokens that are read in one step: some 0.6 s of one slow core."""
-LEAST_READ, MOST_READ = 16, 2048
 LEAST_CONTEXT = 512
 """Tokens for each request where the checkpoint doesn't say how many it was trained for."""
-
-
-def tokens_at_once(parameters: int) -> int:
-    """How many prompt tokens are read in one step; a power of two.
-
-    Between two such steps other requests get their next token, and cancelled ones are noticed. It depends on nothing
-    but the model: greedy text is repeatable because prompts are cut at the same places.
-    """
-    tokens = int(READING_WORK / max(1, parameters))
-    return min(MOST_READ, max(LEAST_READ, 1 << max(0, tokens.bit_length() - 1)))
 
 
 def affordable_context(trained: int | None, asked: int | None, room: int) -> int:
@@ -91,8 +79,7 @@ class TransformersEngine(Engine):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         room = memory // 2 // (forward.cache.bytes_per_token * rows)
         context = affordable_context(loaded.context_length, document["context_length"], room)
-        at_once = tokens_at_once(sum(each.numel() for each in loaded.model.parameters()))
-        return cls(loaded, forward, made, rows, context, at_once)
+        return cls(loaded, forward, made, rows, context, Pace.of(loaded.model))
 
     def __init__(
         self,
@@ -101,15 +88,15 @@ class TransformersEngine(Engine):
         masker: Masker | None,
         rows: int,
         context_length: int,
-        at_once: int,
+        pace: Pace,
     ) -> None:
-        """For at most ``rows`` requests of ``context_length`` tokens, of whose prompts so many are read ``at_once``."""
+        """For at most ``rows`` requests of ``context_length`` tokens, whose prompts are read at a ``pace``."""
         self._loaded, self.forward, self._masker = loaded, forward, masker
         self.end_tokens = frozenset(loaded.end_tokens)
         """Those that end a text."""
         self._batch = Batch(forward.cache, rows, context_length)
         self._adapters = Adapters(loaded.model)
-        self._at_once = at_once
+        self._pace = pace
         lacks = {"messages": loaded.text.has_template, "structured": masker is not None}
         self._facts = EngineFacts(
             context_length=context_length,
@@ -155,7 +142,7 @@ class TransformersEngine(Engine):
             return self._step()
 
     def _step(self) -> list[Emitted]:
-        generating, pieces = self._batch.generating, self._batch.pieces(self._at_once)
+        generating, pieces = self._batch.generating, self._batch.pieces(self._pace)
         tokens: list[int] = []
         names: list[str | None] = []
         kept: list[int] = []
