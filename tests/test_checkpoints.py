@@ -109,6 +109,36 @@ def test_the_models_own_settings_are_found_where_there_are_several() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [
+        ({"quant_method": "GPTQ", "bits": 4}, "gptq"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"load_in_8bit": True, "load_in_4bit": False}, "bitsandbytes"),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+            "bitsandbytes-nf4",
+        ),
+        ({"load_in_4bit": True}, "bitsandbytes-fp4"),
+        ({"bits": 4}, None),
+        ({}, None),
+        ("awq", None),
+    ],
+)
+def test_how_weights_are_stored_is_said_by_name(said: object, stored: str | None) -> None:
+    config = json.dumps(json.loads(CONFIG) | {"quantization_config": said}).encode()
+    assert folder(config__json=config, model__safetensors=WEIGHTS).facts.quantization == stored
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [({"AutoModelForCausalLM": "x--y.Z"}, True), ({}, False), (None, False)]
+)
+def test_code_of_a_checkpoints_own_is_noticed(said: object, code: bool) -> None:
+    config = json.dumps(json.loads(CONFIG) | {"auto_map": said}).encode()
+    assert folder(config__json=config, model__safetensors=WEIGHTS).facts.remote_code is code
+    assert not folder(config__json=CONFIG, model__safetensors=WEIGHTS).facts.remote_code
+
+
 def test_shards_are_added_up_and_missed() -> None:
     index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}).encode()
     files = {"config.json": CONFIG, "model.safetensors.index.json": index, "one.safetensors": WEIGHTS}
@@ -121,7 +151,10 @@ def test_shards_are_added_up_and_missed() -> None:
 
 def test_an_adapter_folder_is_an_adapter() -> None:
     found = folder(adapter_config__json=b"{}", adapter_model__safetensors=ADAPTER).facts
-    assert (found.format, found.size) == ("adapter", len(ADAPTER))
+    assert (found.format, found.size, found.base) == ("adapter", len(ADAPTER), None)
+    trained = json.dumps({"base_model_name_or_path": "org/llama"}).encode()
+    named = folder(adapter_config__json=trained, adapter_model__safetensors=ADAPTER).facts
+    assert (named.format, named.base) == ("adapter", "org/llama")
     assert "no adapter weights" in reason(folder(adapter_config__json=b"{}", README__md=b"hello").facts)
     lora = gguf({"general.architecture": "llama", "general.type": "adapter"})
     assert file(lora).format == "adapter"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests import motor
 from tests.checkpoint_files import hugging_face_folder, small_gguf, smollm2
+from tests.motor import put_environment
 
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.inspection import inspect
@@ -354,6 +357,20 @@ async def test_an_engine_is_looked_for_and_not_imported() -> None:
     }
     assert seen == {"here": [True], "gone": [], "odd": [False], "elsewhere": []}
     assert "xllamacpp" not in sys.modules
+
+
+async def test_environments_of_engines_and_transforms_are_seen_with_what_they_hold(tmp_path: Path) -> None:
+    settings = await asyncio.to_thread(Settings, home=tmp_path, allow_remote_code=True)
+    known = await asyncio.to_thread(Registry.build, settings, modules=[motor], sources=[])
+    python = await asyncio.to_thread(put_environment, tmp_path, "motor-2.0", "2.0", "judge")
+    facts = await inspect(ModelSpec(name="x", model="block"), known.models["block"], known, settings)
+    (seen,) = facts.backends["motor"].environments
+    assert (seen.python, seen.version, seen.name) == (str(python), "2.0", "motor-2.0")
+    assert seen.holds == {"motor": "2.0", "judge": "1.0"}
+    assert facts.transforms == {"unpack": (seen,)}, "the other needs none of its own"
+    (here,) = facts.backends["settled"].environments
+    assert (here.python, here.version, here.name) == (sys.executable, pytest.__version__, "")
+    assert facts.allow_remote_code
 
 
 def sound() -> tuple[Problem, ...]:

@@ -233,12 +233,19 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
 
 
 def _stored(quantization: object) -> str | None:
-    """How weights are quantized, as their config.json names it; before it did, only bitsandbytes stored any."""
+    """How weights are quantized, as their config.json names it.
+
+    One name stands for the three ways of bitsandbytes: 8 bits have it here, those of 4 bits are told apart by their
+    type, fp4 where none is given. Before methods had names only bitsandbytes stored any.
+    """
     if not isinstance(quantization, dict):
         return None
-    old = quantization.get("load_in_4bit") or quantization.get("load_in_8bit")
-    method = _text(quantization, "quant_method")
-    return method.lower() if method else "bitsandbytes" if old else None
+    named = (_text(quantization, "quant_method") or "").lower()
+    if named in ("", "bitsandbytes"):
+        if quantization.get("load_in_4bit"):
+            return f"bitsandbytes-{_text(quantization, 'bnb_4bit_quant_type') or 'fp4'}"
+        return "bitsandbytes" if named or quantization.get("load_in_8bit") else None
+    return named
 
 
 def _shards(files: _Files, kind: str, names: list[str]) -> list[str]:

@@ -153,7 +153,8 @@ def _quantization(case: Case) -> RuleResult:
         fact = f"quantization {asked!r} (offers {_listed(offered)})"
     ready = [method for method in offered if case.ready(method) or checkpoint.format is None]
     best = stored if stored in ready else next(iter(ready), None)
-    rest = None if refused else "leave quantize out"
+    unread = refused or (case.plain is not None and case.lacks(case.plain) is not None)
+    rest = None if unread else "leave quantize out"
     return RuleResult("quantization", FAILED, fact, f"quantize={best!r}" if best else rest)
 
 
