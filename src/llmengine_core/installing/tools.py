@@ -39,6 +39,15 @@ SOURCES = ("INDEX", "INDEX_URL", "DEFAULT_INDEX", "EXTRA_INDEX_URL", "FIND_LINKS
 """What a variable of uv's or pip's names a source of distributions by."""
 
 
+PLAIN = ("--color", "never")
+UV_VENV = (*PLAIN, "venv", "--quiet", "--no-project", "--relocatable", "--no-python-downloads", "--python")
+PIP_VENV = ("-I", "-m", "venv")
+PIP_INSTALL = (
+    "-I", "-m", "pip", "install", "--no-input", "--no-color", "--progress-bar", "off",
+    "--disable-pip-version-check", "--no-warn-script-location",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A program that makes environments and installs into them."""
@@ -51,25 +60,18 @@ class Tool:
     def make(self, folder: Path) -> list[str]:
         """The command that makes an empty environment of the running Python in an empty folder."""
         if self.name == "uv":
-            return [
-                *self.argv, "venv", "--quiet", "--no-project", "--relocatable", "--no-python-downloads",
-                "--python", sys.executable, str(folder),
-            ]  # fmt: skip
-        return [*self.argv, "-I", "-m", "venv", str(folder)]
+            return [*self.argv, *UV_VENV, sys.executable, str(folder)]
+        return [*self.argv, *PIP_VENV, str(folder)]
 
     def prepare(self, recipe: Recipe, folder: Path) -> None:
         """Write what is to be installed into the environment's folder.
 
-        pip knows no overrides. A recipe that has some is installed as the plain list of its pins, without what
-        they leave out and without looking at what these require: that is right where the pins are complete, and
-        ``checking.unmet`` tells where they aren't.
+        pip knows no overrides. A recipe that has some is installed as the plain list of all that it names, without
+        looking at what these require: that is right where the pins are complete, and ``checking.unmet`` tells
+        where they aren't.
         """
+        wanted = _plain_list(recipe) if self._without_dependencies(recipe) else recipe.requirements
         pins = [f"{name}=={version}" for name, version in recipe.pins.items()]
-        wanted = list(recipe.requirements)
-        if self._without_dependencies(recipe):
-            named = {canonical(requirement(each).name) for each in (*recipe.requirements, *recipe.overrides)}
-            unpinned = named - recipe.pins.keys() - recipe.left_out
-            wanted = [*pins, *(each for each in wanted if canonical(requirement(each).name) in unpinned)]
         for name, lines in ((REQUIREMENTS, wanted), (CONSTRAINTS, pins), (OVERRIDES, recipe.overrides)):
             (folder / name).write_text("".join(f"{line}\n" for line in lines))
         (folder / SETTINGS).write_text("# Keeps uv from taking those of a project around this folder.\n")
@@ -78,31 +80,14 @@ class Tool:
         """The command that installs what was prepared."""
         files = ["--constraint", str(folder / CONSTRAINTS)] if recipe.pins else []
         files += ["--requirement", str(folder / REQUIREMENTS)]
+        python = str(folder / "bin" / "python")
         if self.name == "uv":
-            command = [
-                *self.argv,
-                "--project",
-                str(folder),
-                "pip",
-                "install",
-                "--python",
-                str(folder / "bin/python"),
-            ]
+            command = [*self.argv, *PLAIN, "--project", str(folder), "pip", "install", "--python", python]
             command += ["--override", str(folder / OVERRIDES)] if recipe.overrides else []
             command += ["--no-index"] if environ.get("PIP_NO_INDEX", "").lower() in YES else []
             return [*command, *_torch_backend(recipe, environ), *files]
-        command = [
-            str(folder / "bin/python"),
-            "-I",
-            "-m",
-            "pip",
-            "install",
-            "--no-input",
-            "--progress-bar",
-            "off",
-        ]
-        command += ["--disable-pip-version-check", "--no-warn-script-location"]
-        return [*command, *(["--no-deps"] if self._without_dependencies(recipe) else []), *files]
+        alone = ["--no-deps"] if self._without_dependencies(recipe) else []
+        return [python, *PIP_INSTALL, *alone, *files]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Variables to be added to these.
@@ -141,6 +126,13 @@ def uv() -> Tool | None:
 def find_tool() -> Tool:
     """uv where there is one: it is many times faster, and knows overrides."""
     return uv() or PIP
+
+
+def _plain_list(recipe: Recipe) -> list[str]:
+    """Everything that a recipe names, each once: as it is pinned, else as it is overridden, else as it is asked for."""
+    named = {canonical(requirement(each).name): each for each in (*recipe.requirements, *recipe.overrides)}
+    named |= {name: f"{name}=={version}" for name, version in recipe.pins.items()}
+    return [text for name, text in sorted(named.items()) if name not in recipe.left_out]
 
 
 def _torch_backend(recipe: Recipe, environ: Mapping[str, str]) -> list[str]:
