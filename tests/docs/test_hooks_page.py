@@ -15,7 +15,7 @@ from tests.docs.attributes import markdown, table
 from llmengine_core import hookspecs
 from llmengine_core.plugins import DECLARING_HOOKS
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import EnvironmentSpec, Info
+from llmengine_core.types.declarations import EnvironmentBuild, EnvironmentSpec, Info, QuantizationMethod
 from llmengine_core.types.models import WeightsSource
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "hooks.md"
@@ -34,7 +34,7 @@ INFO = """
 Every declaration but `ModelCard` has these fields, and its hook's own besides:
 
 """
-PARTS = (Capabilities, EnvironmentSpec, WeightsSource)
+PARTS = (Capabilities, EnvironmentSpec, EnvironmentBuild, QuantizationMethod, WeightsSource)
 """What declarations are put together from."""
 
 
