@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
+from functools import lru_cache
 from types import MappingProxyType
 
 from llmengine_core.arguments.quantity import quantity_bytes
@@ -15,21 +16,38 @@ from llmengine_core.types.plan import EnvironmentFacts, RuleResult, Verdict
 __all__ = ["NO_NEEDS", "RULES"]
 
 NO_NEEDS = Capabilities()
-PASSED, FAILED, UNKNOWN = Verdict.PASSED, Verdict.FAILED, Verdict.UNKNOWN
 
 
-ASKED_FOR = RuleResult("framework", PASSED, "asked for by name")
-ANY_WILL_DO = RuleResult("framework", PASSED, "any will do")
-ANY_VERSION_WILL_DO = RuleResult("version", PASSED, "any will do")
-NO_ENGINE = RuleResult("engine", PASSED, "it needs none in this environment")
-NO_DEVICE = RuleResult("device", PASSED, "it takes none of this machine's")
-NO_MEMORY = RuleResult("memory", PASSED, "it takes none of this machine's")
-ONE_SHARD = RuleResult("shards", PASSED, "1")
-NO_CAPABILITIES = RuleResult("capabilities", PASSED, "none are asked for")
+# Most results are the same from plan to plan, and to look one up costs less than to make it.
+
+
+@lru_cache(maxsize=2048)
+def _passed(rule: str, fact: str) -> RuleResult:
+    return RuleResult(rule, Verdict.PASSED, fact)
+
+
+@lru_cache(maxsize=2048)
+def _failed(rule: str, fact: str, mend: str | None = None) -> RuleResult:
+    return RuleResult(rule, Verdict.FAILED, fact, mend)
+
+
+@lru_cache(maxsize=2048)
+def _unknown(rule: str, fact: str) -> RuleResult:
+    return RuleResult(rule, Verdict.UNKNOWN, fact)
+
+
+ASKED_FOR = _passed("framework", "asked for by name")
+ANY_WILL_DO = _passed("framework", "any will do")
+ANY_VERSION_WILL_DO = _passed("version", "any will do")
+NO_ENGINE = _passed("engine", "it needs none in this environment")
+NO_DEVICE = _passed("device", "it takes none of this machine's")
+NO_MEMORY = _passed("memory", "it takes none of this machine's")
+ONE_SHARD = _passed("shards", "1")
+NO_CAPABILITIES = _passed("capabilities", "none are asked for")
 
 
 def _plugin(case: Case) -> RuleResult:
-    return RuleResult("plugin", PASSED, f"{case.declared.distribution or case.declared.plugin} is loaded")
+    return _passed("plugin", f"{case.declared.distribution or case.declared.plugin} is loaded")
 
 
 def _framework(case: Case) -> RuleResult:
@@ -39,13 +57,13 @@ def _framework(case: Case) -> RuleResult:
     if asked == "auto":
         return ANY_WILL_DO
     fact = f"not asked for (framework is {asked!r})"
-    return RuleResult("framework", FAILED, fact, f"inference_framework={case.info.name!r}")
+    return _failed("framework", fact, f"inference_framework={case.info.name!r}")
 
 
 def _engine(case: Case) -> RuleResult:
     environment, seen, place = case.info.environment, case.seen, case.place
     if seen is None:
-        return RuleResult("engine", UNKNOWN, "it was not looked for")
+        return _unknown("engine", "it was not looked for")
     missing = None
     if environment is not None and not seen.environments:
         where = "on this machine" if environment.builds else "in this environment"
@@ -59,46 +77,44 @@ def _engine(case: Case) -> RuleResult:
     if environment is None:
         return NO_ENGINE
     if place is None:
-        return RuleResult("engine", PASSED, f"{environment.distribution} is here")
+        return _passed("engine", f"{environment.distribution} is here")
     why = f": {place.why}" if place.why else ""
-    return RuleResult("engine", PASSED, f"{environment.distribution} is {_place(place.environment)}{why}")
+    return _passed("engine", f"{environment.distribution} is {_place(place.environment)}{why}")
 
 
 def _version(case: Case) -> RuleResult:
     tag, environment = case.spec.inference_framework_image_tag, case.info.environment
     version = case.place.environment.version if case.place is not None else ""
     if tag == ANY_VERSION:
-        return RuleResult("version", PASSED, f"{version} is here") if version else ANY_VERSION_WILL_DO
+        return _passed("version", f"{version} is here") if version else ANY_VERSION_WILL_DO
     if case.place is not None:
-        return RuleResult("version", PASSED, f"{version} is here, as asked for")
+        return _passed("version", f"{version} is here, as asked for")
     if environment is None or case.seen is None:
-        return RuleResult(
-            "version", UNKNOWN, f"version {tag} was asked for; the engine tells when it is reached"
-        )
+        return _unknown("version", f"version {tag} was asked for; the engine tells when it is reached")
     others = ", ".join(filter(None, case.versions))
     fact = f"version {tag} is not here" + (f", but {others}" if others else "")
     latest = "inference_framework_image_tag='latest'"
     found = case.install()
     if isinstance(found, Conflict):
-        return RuleResult("version", FAILED, f"{fact}; {found.reason}", latest)
-    return RuleResult("version", FAILED, fact, f"{found}, or {latest}")
+        return _failed("version", f"{fact}; {found.reason}", latest)
+    return _failed("version", fact, f"{found}, or {latest}")
 
 
 def _checkpoint(case: Case) -> RuleResult:
     checkpoint, info = case.checkpoint, case.info
     if checkpoint.problem is not None:
-        return RuleResult("checkpoint", FAILED, checkpoint.problem.message, checkpoint.problem.mend)
+        return _failed("checkpoint", checkpoint.problem.message, checkpoint.problem.mend)
     architecture = checkpoint.architecture
     if not case.architecture_known and not runs_code(info, checkpoint, allowed=case.facts.allow_remote_code):
         return _strange(case)
     if checkpoint.format is None:
-        return RuleResult("checkpoint", UNKNOWN, "its format is seen when it is here")
+        return _unknown("checkpoint", "its format is seen when it is here")
     route = case.route or case.plain
     if route is None and checkpoint.format not in info.formats:
         usable = next((method for method in case.offered if case.ready(method)), None)
         of = f" for {checkpoint.base!r}" if checkpoint.base else ""
         fact = f"format {checkpoint.format!r}{of} (loads {_listed(info.formats)})"
-        return RuleResult("checkpoint", FAILED, fact, f"quantize={usable!r}" if usable else None)
+        return _failed("checkpoint", fact, f"quantize={usable!r}" if usable else None)
     if route is not None and (missing := case.asked.routes.missing(route)):
         fact = f"{checkpoint.format}{route.via}; no environment here runs {' and '.join(missing)}"
         return _installable("checkpoint", fact, *map(case.install_transform, missing))
@@ -109,8 +125,8 @@ def _checkpoint(case: Case) -> RuleResult:
         what = f"architecture {architecture!r}" if architecture else "its architecture"
         fact = f"{way}; {what} is tried when it loads"
     else:
-        return RuleResult("checkpoint", PASSED, f"{way}, architecture {architecture!r}")
-    return RuleResult("checkpoint", UNKNOWN, fact)
+        return _passed("checkpoint", f"{way}, architecture {architecture!r}")
+    return _unknown("checkpoint", fact)
 
 
 def _strange(case: Case) -> RuleResult:
@@ -119,10 +135,8 @@ def _strange(case: Case) -> RuleResult:
     fact = f"architecture {checkpoint.architecture!r}"
     if checkpoint.remote_code and info.remote_code and checkpoint.format in (None, *info.formats):
         fact = f"{fact} is code that comes with the checkpoint, which the settings don't allow"
-        return RuleResult(
-            "checkpoint", FAILED, fact, "LLMENGINE_ALLOW_REMOTE_CODE=true, once you have read it"
-        )
-    return RuleResult("checkpoint", FAILED, f"{fact} (loads {_listed(info.architectures or ())})")
+        return _failed("checkpoint", fact, "LLMENGINE_ALLOW_REMOTE_CODE=true, once you have read it")
+    return _failed("checkpoint", f"{fact} (loads {_listed(info.architectures or ())})")
 
 
 def _quantization(case: Case) -> RuleResult:
@@ -134,17 +148,17 @@ def _quantization(case: Case) -> RuleResult:
             else f"not asked for; stored as {checkpoint.quantization or 'it is'}"
         )
         if (lacking := case.lacks(route)) is None:
-            return RuleResult("quantization", PASSED, what)
+            return _passed("quantization", what)
         where = _place(case.place.environment) if case.place else "here"
         fact = f"{asked or checkpoint.quantization} needs {lacking}, which is not {where}"
         return _installable("quantization", fact, case.install())
     stored, info = checkpoint.quantization, case.info
     refused = checkpoint.format in info.formats and not case.asked.routes.loads(info)
     if asked is None and not refused:
-        return RuleResult("quantization", PASSED, f"not asked for; stored as {stored or 'it is'}")
+        return _passed("quantization", f"not asked for; stored as {stored or 'it is'}")
     offered = case.offered
     if checkpoint.format is None and asked in offered:
-        return RuleResult("quantization", UNKNOWN, f"{asked} depends on the checkpoint's format")
+        return _unknown("quantization", f"{asked} depends on the checkpoint's format")
     if asked is None:
         fact = f"the weights are stored in {stored!r} (loads {_listed(info.loads_quantized or ())})"
     elif case.asked.routes.needs_precision(info, asked, case.accelerator):
@@ -155,7 +169,7 @@ def _quantization(case: Case) -> RuleResult:
     best = stored if stored in ready else next(iter(ready), None)
     unread = refused or (case.plain is not None and case.lacks(case.plain) is not None)
     rest = None if unread else "leave quantize out"
-    return RuleResult("quantization", FAILED, fact, f"quantize={best!r}" if best else rest)
+    return _failed("quantization", fact, f"quantize={best!r}" if best else rest)
 
 
 def _shards(case: Case) -> RuleResult:
@@ -169,12 +183,12 @@ def _shards(case: Case) -> RuleResult:
     elif shards > min(limits):
         fact = f"num_shards={shards} over gpus={case.spec.gpus}"
     elif not heads:
-        return RuleResult("shards", UNKNOWN, f"{shards}; the model's attention heads aren't known yet")
+        return _unknown("shards", f"{shards}; the model's attention heads aren't known yet")
     elif heads % shards:
         fact = f"num_shards={shards} doesn't divide the model's {heads} attention heads"
     else:
-        return RuleResult("shards", PASSED, f"{shards}, for {heads} attention heads")
-    return RuleResult("shards", FAILED, fact, f"num_shards={mend}")
+        return _passed("shards", f"{shards}, for {heads} attention heads")
+    return _failed("shards", fact, f"num_shards={mend}")
 
 
 def _device(case: Case) -> RuleResult:
@@ -182,23 +196,23 @@ def _device(case: Case) -> RuleResult:
         return NO_DEVICE
     kinds, asked, here = case.info.accelerators, case.spec.gpus, case.facts.host.gpus
     if asked and "cuda" not in kinds:
-        return RuleResult("device", FAILED, f"gpus={asked} (runs on {_listed(kinds)})", "gpus=0")
+        return _failed("device", f"gpus={asked} (runs on {_listed(kinds)})", "gpus=0")
     if asked and asked > here:
         mend = f"gpus={here}" if here else "gpus=0" if "cpu" in kinds else None
-        return RuleResult("device", FAILED, f"gpus={asked} (this machine has {_gpus(here)})", mend)
+        return _failed("device", f"gpus={asked} (this machine has {_gpus(here)})", mend)
     if asked:
-        return RuleResult("device", PASSED, f"{_gpus(here)} here")
+        return _passed("device", f"{_gpus(here)} here")
     if "cpu" in kinds:
-        return RuleResult("device", PASSED, f"{case.facts.host.cpus} processors here")
+        return _passed("device", f"{case.facts.host.cpus} processors here")
     if "cuda" not in kinds:
-        return RuleResult("device", UNKNOWN, f"runs on {_listed(kinds)}, which is not looked for")
+        return _unknown("device", f"runs on {_listed(kinds)}, which is not looked for")
     shards = case.spec.num_shards
     if asked == 0 and here:
-        return RuleResult("device", FAILED, "gpus=0 (runs on a GPU only)", f"gpus={min(shards, here)}")
+        return _failed("device", "gpus=0 (runs on a GPU only)", f"gpus={min(shards, here)}")
     if here < shards:
         fact = f"needs {_gpus(shards)} (this machine has {_gpus(here)})"
-        return RuleResult("device", FAILED, fact, f"num_shards={here}" if here else None)
-    return RuleResult("device", PASSED, f"{_gpus(here)} here")
+        return _failed("device", fact, f"num_shards={here}" if here else None)
+    return _passed("device", f"{_gpus(here)} here")
 
 
 def _memory(case: Case) -> RuleResult:
@@ -206,22 +220,20 @@ def _memory(case: Case) -> RuleResult:
         return NO_MEMORY
     weight_bytes = case.weight_bytes
     if weight_bytes is None:
-        return RuleResult("memory", UNKNOWN, "the size of the weights isn't known yet")
+        return _unknown("memory", "the size of the weights isn't known yet")
     need = int(weight_bytes * case.info.memory_factor)
     room, where = _room(case)
     fact = f"about {_size(need)}; {where} {_size(room)}"
     if room and need > room:  # told before what the spec gives: to give more would mend nothing
-        return RuleResult("memory", FAILED, f"needs {fact}")
+        return _failed("memory", f"needs {fact}")
     for field, least in (("memory", need), ("storage", weight_bytes)):
         given = getattr(case.spec, field)
         if given is not None and (quantity_bytes(given) or 0) < least:
             mend = f"{field}='{-(-least // 2**20)}Mi'"
-            return RuleResult(
-                "memory", FAILED, f"{field}={given!r} is less than the {_size(least)} it takes", mend
-            )
+            return _failed("memory", f"{field}={given!r} is less than the {_size(least)} it takes", mend)
     if not room:
-        return RuleResult("memory", UNKNOWN, f"about {_size(need)}; the GPU's memory isn't known")
-    return RuleResult("memory", PASSED, fact)
+        return _unknown("memory", f"about {_size(need)}; the GPU's memory isn't known")
+    return _passed("memory", fact)
 
 
 def _room(case: Case) -> tuple[int, str]:
@@ -238,7 +250,7 @@ def _capabilities(case: Case) -> RuleResult:
     if case.unguided:
         has = replace(has, structured=frozenset())
     if needs.within(has):
-        return RuleResult("capabilities", PASSED, "all that are asked for")
+        return _passed("capabilities", "all that are asked for")
     missing = [
         each.name
         for each in fields(needs)
@@ -256,16 +268,16 @@ def _capabilities(case: Case) -> RuleResult:
     declared = replace(needs, structured=frozenset()).within(has) and needs.within(case.info.capabilities)
     if case.unguided and declared:
         return _installable("capabilities", f"{fact} without a masker", case.install_masker())
-    return RuleResult("capabilities", FAILED, fact)
+    return _failed("capabilities", fact)
 
 
 def _installable(rule: str, fact: str, *commands: str | Conflict) -> RuleResult:
     """A failed rule that commands mend, if there is nothing that keeps what they install apart."""
     conflicts = [each for each in commands if isinstance(each, Conflict)]
     if not conflicts:
-        return RuleResult(rule, FAILED, fact, " && ".join(dict.fromkeys(map(str, commands))) or None)
+        return _failed(rule, fact, " && ".join(dict.fromkeys(map(str, commands))) or None)
     reasons = "; ".join(dict.fromkeys(each.reason for each in conflicts))
-    return RuleResult(rule, FAILED, f"{fact}, and can't be: {reasons}", conflicts[0].mend)
+    return _failed(rule, f"{fact}, and can't be: {reasons}", conflicts[0].mend)
 
 
 RULES: Mapping[str, Callable[[Case], RuleResult]] = MappingProxyType(
