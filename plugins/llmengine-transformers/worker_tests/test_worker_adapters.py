@@ -25,8 +25,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "all": {"target_modules": "all-linear", "r": 8, "lora_alpha": 8},
     "stabilized": {"target_modules": ["down_proj"], "r": 9, "lora_alpha": 6, "use_rslora": True},
     "patterns": {
-        "target_modules": ["q_proj", "v_proj", "up_proj"], "r": 4, "rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 6},
-        "alpha_pattern": {"v_proj": 32}, "layers_to_transform": [1],
+        "target_modules": ["q_proj", "v_proj", "up_proj"], "layers_to_transform": [1], "r": 4,
+        "rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 6}, "alpha_pattern": {"v_proj": 32},
     },
 }  # fmt: skip
 IDS = torch.randint(3, 500, (1, 12), generator=torch.Generator().manual_seed(7))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmengine_bitsandbytes.quantizer import BITS
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.types.declarations import (
     EnvironmentBuild,
@@ -16,13 +17,6 @@ __all__ = ["CONTRACT", "register_quantizers"]
 
 CONTRACT = 1
 
-METHODS = (
-    QuantizationMethod(name="bitsandbytes", bits=8.0),
-    QuantizationMethod(name="bitsandbytes-nf4", bits=4.5),
-    QuantizationMethod(name="bitsandbytes-fp4", bits=4.5),
-)
-"""A scale of 32 bits goes with each row of weights in 8 bits, which is next to nothing, and with each 64 in 4 bits."""
-
 
 @hookimpl
 def register_quantizers() -> Sequence[QuantizerInfo]:
@@ -31,9 +25,9 @@ def register_quantizers() -> Sequence[QuantizerInfo]:
         QuantizerInfo(
             name="bitsandbytes",
             factory="llmengine_bitsandbytes.quantizer:BitsAndBytes",
-            methods=METHODS,
+            methods=tuple(QuantizationMethod(name=name, bits=bits) for name, bits in BITS.items()),
             backends=frozenset({"transformers"}),
-            stored=frozenset(method.name for method in METHODS),
+            stored=frozenset(BITS),
             accelerators=frozenset({"cpu"}),
             environment=EnvironmentSpec(
                 distribution="bitsandbytes",

@@ -7,7 +7,11 @@ from typing import Any
 
 from llmengine_core.interfaces.quantizer import Quantizer
 
-__all__ = ["BitsAndBytes"]
+__all__ = ["BITS", "BitsAndBytes"]
+
+BITS = {"bitsandbytes": 8.0, "bitsandbytes-nf4": 4.5, "bitsandbytes-fp4": 4.5}
+"""That a weight takes, by method. A scale of 32 bits goes with each row of weights in 8 bits, which is next to
+nothing, and with each 64 weights in 4 bits."""
 
 
 class BitsAndBytes(Quantizer):

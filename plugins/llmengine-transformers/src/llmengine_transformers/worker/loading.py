@@ -66,6 +66,8 @@ def load(
     checkpoint = look(folder, options, allow_remote_code)
     if not options:  # which make less of the weights
         check_room(checkpoint.size, device)
+    if checkpoint.quantization:
+        options.pop("quantization_config", None)  # says the same, or it would have been refused
     config = _config(checkpoint)
     tokenizer = _tokenizer(checkpoint, config)
     if device != "cpu":

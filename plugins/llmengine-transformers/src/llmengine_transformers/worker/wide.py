@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 __all__ = ["multiplies", "widen"]
 
+NARROW = (torch.bfloat16, torch.float16)
 BLOCK = 1 << 20
 """Weights that are widened at a time: 4 MiB."""
 LEAST_ROWS = 4
@@ -28,13 +29,19 @@ def multiplies(dtype: torch.dtype) -> bool:
 
 
 def widen(model: torch.nn.Module) -> None:
-    """Make the linear layers of a model on the CPU, those of 16 bits, compute as said above."""
+    """Make the linear layers of a model on the CPU, those of 16 bits, compute as said above.
+
+    Layers of 4 bits, which bitsandbytes opens up into the type that they compute in, are told to take 32 bits: 2 times
+    as fast for 1 row and 7 times for 8.
+    """
     with torch.inference_mode(False):
         block = torch.empty(BLOCK)
     for module in model.modules():
-        if type(module) is torch.nn.Linear and module.weight.dtype in (torch.bfloat16, torch.float16):
+        if type(module) is torch.nn.Linear and module.weight.dtype in NARROW:
             module.__class__ = _WideLinear
             module.block = block
+        elif getattr(module, "compute_dtype", None) in NARROW:
+            module.compute_dtype = torch.float32
 
 
 class _WideLinear(torch.nn.Linear):  # type: ignore[misc]
