@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.wheels import make_wheel
 
+from llmengine_core.environments import environments_folder
+from llmengine_core.installing import uv
 from llmengine_core.recipes import Recipe
 
-__all__ = ["BODY", "Building", "building", "offline", "recipe"]
+__all__ = ["BODY", "UV", "Building", "building", "gate", "left", "offline", "recipe"]
 
 SECONDS = 60
+UV = uv() or pytest.fail("these tests need uv: python -m pip install uv")
 BODY = """
 import os, sys
 if gate := os.environ.get("MOTOR_GATE"):
@@ -131,3 +135,17 @@ def building(
             yield Building(process)
         finally:
             process.kill()
+
+
+def left(home: Path) -> list[str]:
+    """All that lies among the environments."""
+    folder = environments_folder(home)
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+@contextmanager
+def gate(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A pipe at which the import of ``motor`` waits, and what lets it go on."""
+    path = folder / "gate"
+    os.mkfifo(path)
+    yield path, lambda: os.close(os.open(path, os.O_WRONLY))
