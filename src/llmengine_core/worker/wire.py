@@ -95,6 +95,8 @@ def command_of(line: bytes) -> Command:
     """A line from the core, as coming from outside. Raises ``Broken``."""
     try:
         match json.loads(line):
+            case [_, bool(), *_]:
+                pass  # to Python a number too
             case ["cancel", int(id)]:
                 return Command(name="cancel", id=id, values={})
             case ["count", int(id), prompt]:
