@@ -45,9 +45,12 @@ class Conversion:
         except FileNotFoundError:
             raise ValueError("it has no config.json") from None
         self._stored = Weights(folder)
-        self._metadata = {**metadata_of(config), **tokenizer_of(folder, config)}
+        self._metadata = metadata_of(config)
+        if config["num_hidden_layers"] > len(self._stored):
+            raise ValueError(f"it has {len(self._stored):,} tensors, too few for its layers")
         self._weights = weights_of(config)
         self._check()
+        self._metadata |= tokenizer_of(folder, config)
         self._lib = library()
 
     def write(self, out: BinaryIO, on_progress: Callable[[float], None]) -> None:
@@ -133,7 +136,12 @@ def main() -> None:
             target.flush()
             os.fsync(target.fileno())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        sys.stderr.write(f"{error if isinstance(error, ValueError) else repr(error)}\n")
+        odd = (
+            ""
+            if isinstance(error, ValueError)
+            else f"its files are not as they should be: {type(error).__name__} "
+        )
+        sys.stderr.write(f"{odd}{error}\n")
         sys.exit(NOT_FIT)
     except (OSError, ImportError, MemoryError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

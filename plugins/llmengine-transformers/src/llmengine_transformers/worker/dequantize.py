@@ -116,17 +116,19 @@ def main() -> None:
     document = json.loads(sys.stdin.readline())
     find_package()
     try:
-        from llmengine_transformers.worker.gguf_file import NotFit
-
-        try:
-            convert(
-                Path(document["source"]),
-                Path(document["target"]),
-                lambda done: report(progress=done, phase="transform"),
-            )
-        except NotFit as error:
-            sys.stderr.write(f"{error}\n")
-            sys.exit(NOT_FIT)
+        convert(
+            Path(document["source"]),
+            Path(document["target"]),
+            lambda done: report(progress=done, phase="transform"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        odd = (
+            ""
+            if isinstance(error, ValueError)
+            else f"its metadata are not as they should be: {type(error).__name__} "
+        )
+        sys.stderr.write(f"{odd}{error}\n")
+        sys.exit(NOT_FIT)
     except (OSError, ImportError, MemoryError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -70,7 +70,7 @@ def read(path: Path) -> Gguf:
     cursor = Cursor(content)
     try:
         return cursor.file()
-    except (struct.error, UnicodeDecodeError, KeyError, OverflowError) as error:
+    except (struct.error, UnicodeDecodeError, KeyError, OverflowError, RecursionError) as error:
         raise NotFit(f"it is damaged: {error!r} at byte {cursor.at:,}") from None
 
 
@@ -94,6 +94,8 @@ class Cursor:
             metadata[name] = self.value(self.scalar("I"))
         described = [self.tensor() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1:
+            raise NotFit(f"its general.alignment is {alignment!r}; it must be a whole number of at least 1")
         data = -(-self.at // alignment) * alignment
         placed = {name: Tensor(name, shape, kind, data + at) for name, shape, kind, at in described}
         for tensor in placed.values():

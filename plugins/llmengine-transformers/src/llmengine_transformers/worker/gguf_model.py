@@ -91,8 +91,18 @@ def _hyperparameters(file: Gguf, architecture: str) -> dict[str, Any]:
     needed = set(HYPERPARAMETERS.values()) - {"num_key_value_heads", "head_dim", "vocab_size"}
     if missing := sorted(needed - set(found)):
         raise NotFit(f"its metadata say no {missing[0]}")
+    for name, value in found.items():
+        kind = float if name in ("rms_norm_eps", "rope_theta") else int
+        if type(value) is not kind or not 0 < value < 2**31:
+            raise NotFit(f"its metadata say {name}={value!r}; it must be a positive number")
+    if found["num_hidden_layers"] > len(file.tensors):
+        raise NotFit(
+            f"it has {len(file.tensors):,} tensors, too few for {found['num_hidden_layers']:,} layers"
+        )
     found.setdefault("num_key_value_heads", found["num_attention_heads"])
-    found.setdefault("head_dim", found["hidden_size"] // max(1, found["num_attention_heads"]))
+    found.setdefault("head_dim", found["hidden_size"] // found["num_attention_heads"])
+    if found["head_dim"] % 2 or not found["head_dim"]:
+        raise NotFit(f"its heads are {found['head_dim']} wide; it must be an even number")
     for key in CHECKED:
         if stated.get(key, found["head_dim"]) != found["head_dim"]:
             raise NotFit(
