@@ -86,15 +86,22 @@ def test_the_current_environment_comes_first_where_the_module_is_in_it(tmp_path:
     assert (second.name, second.version) == ("newer", "9999.0")
 
 
-def test_the_current_environment_does_not_count_without_all_that_the_engine_asks_for() -> None:
-    half = EnvironmentSpec(
-        distribution="pytest", module="pytest", requirements=("pytest>=1", "a-torch[x]>=2")
-    )
-    whole = EnvironmentSpec(
-        distribution="pytest", module="pytest", requirements=("pytest>=1", "Pluggy >=1", NEVER)
-    )
-    found = find(Path("/nowhere"), [half, whole])
-    assert (len(found[half]), len(found[whole])) == (0, 1)
+@pytest.mark.parametrize(
+    ("requirements", "builds", "counts"),
+    [
+        (("pytest>=1", "a-torch[x]>=2"), (), False),
+        (("pytest>=1", "Pluggy >=1", NEVER), (), True),
+        (("pytest>=1", "pluggy>=99"), (), True),  # it can be nowhere else
+        (("pytest>=1", "pluggy>=1"), (build("1"),), True),
+        (("pytest>=1", "pluggy>=99"), (build("1"),), False),
+        (("pytest>=9999",), (build("1"),), False),
+    ],
+)
+def test_the_current_environment_counts_only_with_all_that_the_engine_asks_for(
+    requirements: tuple[str, ...], builds: tuple[EnvironmentBuild, ...], counts: bool
+) -> None:
+    wanted = EnvironmentSpec(distribution="pytest", module="pytest", requirements=requirements, builds=builds)
+    assert bool(find(Path("/nowhere"), [wanted])[wanted]) is counts
 
 
 def test_one_built_for_something_else_counts_where_all_of_a_build_is_in_it(tmp_path: Path) -> None:

@@ -185,11 +185,23 @@ def _version_here(spec: EnvironmentSpec) -> str | None:
             return None
     except (ImportError, ValueError):
         return None
-    for each in spec.requirements:
-        name = _named(each)
-        if canonical(name) != canonical(spec.distribution) and _applies(each) and _installed(name) is None:
-            return None
+    if any(_lacks(each, spec) for each in spec.requirements):
+        return None
     return _installed(spec.distribution) or ""
+
+
+def _lacks(text: str, spec: EnvironmentSpec) -> bool:
+    """Whether a requirement is not met in the current environment.
+
+    Its version is looked at only where there is a choice: an engine that can be nowhere else is taken as it is.
+    """
+    if ";" in text and not holds(requirement(text)):
+        return False
+    name = _named(text)
+    version = _installed(name)
+    if version is None:
+        return canonical(name) != canonical(spec.distribution)
+    return bool(spec.builds) and not allows(requirement(text), version)
 
 
 @lru_cache(maxsize=512)
@@ -199,11 +211,6 @@ def _named(text: str) -> str:
     for end in "[<>=!~@ (":
         head = head.partition(end)[0]
     return head.strip()
-
-
-def _applies(text: str) -> bool:
-    """Whether a requirement's marker, where it has one, is true here."""
-    return ";" not in text or holds(requirement(text))
 
 
 def _installed(distribution: str) -> str | None:

@@ -51,6 +51,7 @@ def _build(transformers: str, torch: str, accelerator: str) -> EnvironmentBuild:
 ENVIRONMENT = EnvironmentSpec(
     distribution="transformers",
     module="transformers",
+    requirements=("torch>=2.13", "transformers>=5.12.1,<6", *BESIDES),
     builds=(
         _build("5.23.0", "2.13.0", "cpu"),
         _build("5.12.1", "2.13.0", "cpu"),
