@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-from llmengine_core.errors import BadRequestError
+from llmengine_core.errors import BadRequestError, LLMEngineError
 from llmengine_core.interfaces.backend import Session, SessionLost
 
 __all__ = ["Adapters"]
+
+log = logging.getLogger(__name__)
 
 
 class Adapters:
@@ -25,6 +29,60 @@ class Adapters:
         self._changing: set[str] = set()
         self._users: Counter[str] = Counter()
         self._unused = asyncio.Event()
+        self._holds: Counter[str] = Counter()
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- for as long as they are needed ----------------------------------------------------------------------
+
+    def hold(self, name: str | None) -> None:
+        """Need an adapter, loaded or not, as a model does and a request to come. Pair it with ``let_go``."""
+        if name is not None:
+            self._holds[name] += 1
+
+    def let_go(self, name: str | None) -> None:
+        """With the last hold it is unloaded, in a task of its own."""
+        if name is None:
+            return
+        self._holds[name] -= 1
+        if not self._holds[name]:
+            del self._holds[name]
+            self._begin(self._drop(name))
+
+    async def have(self, name: str, path: str) -> None:
+        """Load one that is held, unless it is there already. Raises why a replica refuses it."""
+        if name not in self._paths:
+            async with self._turn:
+                if name not in self._paths:
+                    await self.load(name, path)
+
+    async def _drop(self, name: str) -> None:
+        async with self._turn:
+            if name in self._paths and not self._holds[name]:
+                try:
+                    await self.unload(name)
+                except LLMEngineError as error:
+                    log.warning("the adapter %s could not be unloaded: %s", name, error)
+
+    async def _forget(self, name: str) -> None:
+        """Unload what is no longer among them; those who wait for a replica that refused it aren't waited for."""
+        async with self._turn:
+            if name not in self._paths:
+                changes = [session.unload_adapter(name) for session in self._sessions()]
+                await asyncio.gather(*changes, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Unload nothing any more; the replicas end. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- on all replicas -------------------------------------------------------------------------------------
 
     @contextmanager
     def used(self, name: str | None) -> Iterator[None]:
@@ -44,16 +102,27 @@ class Adapters:
                 self._unused.set()
 
     async def put_on(self, session: Session) -> None:
-        """Load all that there are on a replica that is about to serve."""
+        """Load all that there are on a replica that is about to serve.
+
+        One that it refuses, since its files are no longer what they were, is unloaded from the others too: those who
+        need it hear why when they load it again, and nobody else does.
+        """
         loaded: dict[str, str] = {}
         while loaded != self._paths:  # some may come or go meanwhile
             for name in [name for name, path in loaded.items() if self._paths.get(name) != path]:
                 del loaded[name]
                 await session.unload_adapter(name)
             for name in self._paths.keys() - loaded.keys():
-                if (path := self._paths.get(name)) is not None:
+                if (path := self._paths.get(name)) is None:
+                    continue
+                try:
                     await session.load_adapter(name, path)
                     loaded[name] = path
+                except BadRequestError as error:
+                    log.warning("an adapter is no longer there: %s", error)
+                    if self._paths.get(name) == path:
+                        del self._paths[name]
+                        self._begin(self._forget(name))
 
     async def load(self, name: str, path: str) -> None:
         """Load one on all replicas, or, where one of them refuses it, on none."""

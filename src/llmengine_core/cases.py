@@ -22,7 +22,7 @@ from llmengine_core.types.declarations import BackendInfo, Declarations, Declare
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import CheckpointFacts, EnvironmentFacts, Facts, TransformStep
 
-__all__ = ["Asked", "Case", "runs_code"]
+__all__ = ["GET_MASKER", "Asked", "Case", "runs_code"]
 
 GET_MASKER = "python -m pip install llmengine-llguidance"
 
@@ -33,7 +33,9 @@ class Asked:
     def __init__(
         self, spec: ModelSpec, declarations: Declarations, facts: Facts, needs: Capabilities
     ) -> None:
-        self.spec, self.declarations, self.facts, self.needs = spec, declarations, facts, needs
+        self.spec, self.declarations, self.facts = spec, declarations, facts
+        self.needs = needs if facts.adapter is None else replace(needs, adapters="dynamic")
+        """An adapter is always loaded on what runs already: its base is shared, whoever comes first."""
         self.transforms = {declared.info.name: declared.info for declared in declarations.transforms}
         environments = facts.transforms
         missing = {
@@ -50,12 +52,13 @@ class Case:
     """A backend that might serve a spec."""
 
     __slots__ = (
-        "accelerator", "asked", "checkpoint", "declared", "facts", "info", "maskers", "place", "plain", "route", "seen",
-        "spec",
+        "_command", "accelerator", "asked", "checkpoint", "declared", "facts", "info", "maskers", "place", "plain",
+        "route", "seen", "spec",
     )  # fmt: skip
 
     def __init__(self, asked: Asked, declared: Declared[BackendInfo]) -> None:
         self.asked, self.spec, self.facts, self.declared = asked, asked.spec, asked.facts, declared
+        self._command: str | Conflict | None = None
         self.checkpoint = asked.facts.checkpoint
         self.info = info = declared.info
         self.seen = asked.facts.backends.get(info.name)
@@ -141,15 +144,18 @@ class Case:
 
     def install(self) -> str | Conflict:
         """The command that brings an environment with all that is wanted, or why there can't be one."""
-        return install(
-            self.info,
-            self.asked.declarations,
-            self.facts.pins,
-            tag=self.spec.inference_framework_image_tag,
-            accelerator=self.accelerator,
-            method=self.spec.quantize or self.checkpoint.quantization,
-            quantizer=self.route.quantizer if self.route else None,
-        )
+        if self._command is None:  # several rules may ask for it, and to merge environments takes a while
+            self._command = install(
+                self.info,
+                self.asked.declarations,
+                self.facts.pins,
+                tag=self.spec.inference_framework_image_tag,
+                accelerator=self.accelerator,
+                method=self.spec.quantize or self.checkpoint.quantization,
+                quantizer=self.route.quantizer if self.route else None,
+                masker=next(iter(self.maskers), None),
+            )
+        return self._command
 
     @property
     def unguided(self) -> bool:

@@ -35,23 +35,31 @@ class Deployments:
         bounds: Bounds,
         *,
         on_health: Callable[[LLMEngineError | None], Coroutine[Any, Any, None]] | None = None,
+        adapter: str | None = None,
     ) -> Pool:
         """The pool for a deployment, made if need be, scaled to what all its holders ask for.
 
-        A holder has at most one lease on a pool; a further one changes its bounds. Give it back with
-        ``release``.
+        A holder has at most one lease on a pool; a further one changes its bounds and its ``adapter``. Give it
+        back with ``release``. What needs no adapters joins a pool that takes some where there is one, rather than
+        to have the same weights in memory twice.
         """
-        pool = self.pools.get(deployment.key)
+        pool = self.pools.get(deployment.key) or self.pools.get(replace(deployment, adapters=True).key)
         if pool is None:
             pool = Pool(deployment, backend(), self.runtime, bounds, on_progress=self.on_progress)
             self.pools[deployment.key] = pool
-        pool.holders[holder] = Holder(bounds, on_health)
+        before = pool.holders.get(holder)
+        pool.holders[holder] = Holder(bounds, on_health, adapter)
+        pool.adapters.hold(adapter)
+        if before is not None:
+            pool.adapters.let_go(before.adapter)
         pool.rescale(_together(pool.holders.values()))
         return pool
 
     def release(self, holder: str, pool: Pool) -> None:
         """Give a lease back. With the last one the pool lets its requests finish and closes."""
-        pool.holders.pop(holder, None)
+        before = pool.holders.pop(holder, None)
+        if before is not None:
+            pool.adapters.let_go(before.adapter)
         if pool.holders:
             pool.rescale(_together(pool.holders.values()))
         elif self.pools.get(pool.deployment.key) is pool:

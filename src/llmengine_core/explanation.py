@@ -32,6 +32,8 @@ def explain(plan: Plan) -> str:
     """A plan with every candidate and every rule that it was held against."""
     problem = plan.checkpoint.problem
     about = [("weights", _weights(plan.checkpoint), problem.mend if problem else None)]
+    if plan.adapter is not None:
+        about.append(("adapter", _weights(plan.adapter), None))
     if plan.choice:
         about += [(what, how, None) for what, how in _carrying_out(plan.choice)]
         about.append(("chosen", plan.why, None))
@@ -116,5 +118,6 @@ def _weights(checkpoint: CheckpointFacts) -> str:
         f"{checkpoint.size:,} bytes" if checkpoint.size is not None else None,
         f"{checkpoint.parameters:,} parameters" if checkpoint.parameters is not None else None,
         f"context of {checkpoint.context_length:,} tokens" if checkpoint.context_length is not None else None,
+        f"trained on {checkpoint.base!r}" if checkpoint.base is not None else None,
     ]
     return f"{checkpoint.path or checkpoint.url} ({', '.join(part for part in said if part)})"

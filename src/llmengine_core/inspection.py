@@ -17,7 +17,7 @@ from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
 from llmengine_core.types.models import ModelCard, ModelSpec
 from llmengine_core.types.plan import BackendFacts, CheckpointFacts, EnvironmentFacts, Facts, Problem
-from llmengine_core.weights import find_weights
+from llmengine_core.weights import find_base, find_weights
 
 __all__ = ["inspect", "look_around"]
 
@@ -27,9 +27,11 @@ async def inspect(spec: ModelSpec, card: ModelCard | None, registry: Registry, s
 
     What is missing or broken is a ``Problem`` in the facts, never an error.
     """
-    checkpoint = await find_weights(spec, card, registry)
+    checkpoint, adapter = await find_weights(spec, card, registry), None
+    if checkpoint.format == "adapter":
+        checkpoint, adapter = await find_base(spec, card, registry), checkpoint
     around = await asyncio.to_thread(look_around, registry, settings)
-    return replace(around, checkpoint=checkpoint)
+    return replace(around, checkpoint=checkpoint, adapter=adapter)
 
 
 def look_around(registry: Registry, settings: Settings) -> Facts:

@@ -19,7 +19,7 @@ from llmengine_core.interfaces.runtime import Replica, Runtime
 from llmengine_core.members import Member, launch
 from llmengine_core.scaling import GIVE_UP_AFTER, Bounds, Failures, Holder
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt, SessionFacts
-from llmengine_core.types.launch import Deployment
+from llmengine_core.types.launch import Adapter, Deployment
 from llmengine_core.types.progress import OnProgress
 
 __all__ = ["Pool"]
@@ -60,7 +60,7 @@ class Pool(Session):
         self._reported = False
         self._facts: SessionFacts | None = None
         self._workers: list[Member] = []
-        self._adapters = Adapters(lambda: [worker.session for worker in self._workers])
+        self.adapters = Adapters(lambda: [worker.session for worker in self._workers])
         self._waiting: deque[asyncio.Future[Member]] = deque()
         self._ready_waiters: list[asyncio.Future[None]] = []
         self._starting: set[asyncio.Task[None]] = set()
@@ -86,7 +86,7 @@ class Pool(Session):
         return self._facts
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        with self._adapters.used(request.adapter):
+        with self.adapters.used(request.adapter):
             for attempt in range(1, ATTEMPTS + 1):
                 started = False
                 worker = await self._acquire(request.deadline)
@@ -118,10 +118,15 @@ class Pool(Session):
 
     async def load_adapter(self, name: str, path: str) -> None:
         await self.ready(None)
-        await self._adapters.load(name, path)
+        await self.adapters.load(name, path)
 
     async def unload_adapter(self, name: str) -> None:
-        await self._adapters.unload(name)
+        await self.adapters.unload(name)
+
+    async def have_adapter(self, adapter: Adapter) -> None:
+        """Load an adapter that is held in ``adapters``, unless it is there. Raises why a replica refuses it."""
+        await self.ready(None)
+        await self.adapters.have(adapter.name, adapter.path)
 
     def close_now(self) -> None:
         """Put nothing in the place of replicas that end from here on; safe from any thread, without a loop."""
@@ -135,6 +140,7 @@ class Pool(Session):
         self._fail_waiting(ServerError("the model was stopped"))
         workers, self._workers = self._workers, []
         await asyncio.gather(*(worker.end() for worker in workers), return_exceptions=True)
+        await self.adapters.aclose()
         await asyncio.gather(*self._starting, *self._tasks, *self._ending, return_exceptions=True)
 
     # -- readiness and scaling -------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ class Pool(Session):
             on_progress=self._on_progress,
         )
         try:
-            await self._adapters.put_on(worker.session)
+            await self.adapters.put_on(worker.session)
         except BaseException:
             await worker.end()
             raise
@@ -365,13 +371,15 @@ class Pool(Session):
     def _begin_end(self, worker: Member) -> None:
         self._keep(self._ending, worker.end())
 
-    def hold(self) -> None:
+    def hold(self, adapter: str | None = None) -> None:
         """Count a request that is about to come, or runs: ``drain`` waits for it. Pair it with ``let_go``."""
         self._held += 1
+        self.adapters.hold(adapter)
 
-    def let_go(self) -> None:
+    def let_go(self, adapter: str | None = None) -> None:
         """The request is over."""
         self._held -= 1
+        self.adapters.let_go(adapter)
         if not self._held:
             self._quiet.set()
 

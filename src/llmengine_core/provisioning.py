@@ -25,7 +25,7 @@ from llmengine_core.places import Places
 from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo
-from llmengine_core.types.launch import Deployment
+from llmengine_core.types.launch import Adapter, Deployment
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import Candidate, CheckpointFacts, Plan, TransformStep
 from llmengine_core.types.progress import OnProgress, Progress
@@ -97,6 +97,7 @@ class Provisioner:
             quantization=spec.quantize or stored,
             tensor_parallel_size=spec.num_shards,
             per_worker=spec.per_worker,
+            adapters=plan.adapter is not None,
             options={} if spec.cpus is None else {"cpus": spec.cpus},
             python=place.environment.python if place and place.environment.name else "",
             accelerator=accelerator_of(info, spec.gpus),
@@ -104,6 +105,16 @@ class Provisioner:
             masker=place.masker.masker if place and place.masker else None,
             allow_remote_code=code,
         )
+
+    async def adapter(self, spec: ModelSpec, plan: Plan) -> Adapter | None:
+        """What is to be loaded on a plan's deployment, on this machine; None for the base model itself.
+
+        Raises as ``prepare`` does.
+        """
+        if plan.adapter is None:
+            return None
+        path = await self._fetch(plan.adapter, spec.name)
+        return Adapter(await self._verify(path, plan.adapter, spec.name), str(path))
 
     def without_masker(self, info: BackendInfo, spec: ModelSpec) -> str:
         """What would bring a masker beside a backend that runs without one. Reads files: call it in a thread."""

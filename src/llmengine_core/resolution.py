@@ -7,6 +7,7 @@ known ahead is UNKNOWN, fits for now, and is checked again when the plan is carr
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from llmengine_core.rules import NO_NEEDS, RULES
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import Declarations
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.types.plan import Candidate, Facts, Plan, RuleResult, Verdict
+from llmengine_core.types.plan import Candidate, CheckpointFacts, Facts, Plan, RuleResult, Verdict
 
 __all__ = ["resolve"]
 
@@ -54,6 +55,7 @@ def resolve(
         checkpoint=facts.checkpoint,
         candidates=(*fitting, *sorted(others, key=_rank(spec))),
         chosen=fitting[0].name if fitting else None,
+        adapter=facts.adapter,
         asked=_asked(spec),
     )
     if not fitting:
@@ -172,6 +174,7 @@ def _notes(case: Case, declarations: Declarations, best: Candidate) -> Iterator[
     spec, info, checkpoint, host = case.spec, case.info, case.checkpoint, case.facts.host
     if checkpoint.path is None and checkpoint.url:
         yield f"the weights are not on this machine yet; they are fetched from {checkpoint.url}"
+    yield from _adapter_notes(case.facts.adapter, spec.model)
     method = next((step.method for step in best.transforms if step.method), None)
     if checkpoint.quantization not in FULL_PRECISION and best.transforms:
         yield f"{method or 'full precision'} is made of {checkpoint.quantization} weights" + (
@@ -199,3 +202,13 @@ def _notes(case: Case, declarations: Declarations, best: Candidate) -> Iterator[
         found = case.install_masker()
         said = found.reason if isinstance(found, Conflict) else found
         yield f"guided requests are refused, since no masker is beside the engine: {said}"
+
+
+def _adapter_notes(adapter: CheckpointFacts | None, model: str) -> Iterator[str]:
+    """That an adapter names a base which doesn't look like ``model``; one by its folder may have any name."""
+    base = adapter.base if adapter is not None else None
+    if base is None or base.startswith(("/", ".", "~")):
+        return
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower().rpartition("/")[2]) for name in (base, model))
+    if one not in other and other not in one:
+        yield f"the adapter says that it was trained on {base!r}; whether it fits {model!r} shows when it is loaded"

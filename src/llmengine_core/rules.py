@@ -8,8 +8,9 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from llmengine_core.arguments.quantity import quantity_bytes
-from llmengine_core.cases import Case, runs_code
+from llmengine_core.cases import Asked, Case, runs_code
 from llmengine_core.recipes import ANY_VERSION, Conflict
+from llmengine_core.routes import FULL_PRECISION
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.plan import EnvironmentFacts, RuleResult, Verdict
 
@@ -112,8 +113,7 @@ def _checkpoint(case: Case) -> RuleResult:
     route = case.route or case.plain
     if route is None and checkpoint.format not in info.formats:
         usable = next((method for method in case.offered if case.ready(method)), None)
-        of = f" for {checkpoint.base!r}" if checkpoint.base else ""
-        fact = f"format {checkpoint.format!r}{of} (loads {_listed(info.formats)})"
+        fact = f"format {checkpoint.format!r} (loads {_listed(info.formats)})"
         return _failed("checkpoint", fact, f"quantize={usable!r}" if usable else None)
     if route is not None and (missing := case.asked.routes.missing(route)):
         fact = f"{checkpoint.format}{route.via}; no environment here runs {' and '.join(missing)}"
@@ -142,11 +142,13 @@ def _strange(case: Case) -> RuleResult:
 def _quantization(case: Case) -> RuleResult:
     asked, checkpoint, route = case.spec.quantize, case.checkpoint, case.route
     if route is not None:
-        what = (
-            f"{asked}, {route.how}"
-            if asked
-            else f"not asked for; stored as {checkpoint.quantization or 'it is'}"
+        opened = route.steps and checkpoint.quantization not in FULL_PRECISION
+        unasked = (
+            f"{checkpoint.quantization} is opened up"
+            if opened
+            else f"stored as {checkpoint.quantization or 'it is'}"
         )
+        what = f"{asked}, {route.how}" if asked else f"not asked for; {unasked}"
         if (lacking := case.lacks(route)) is None:
             return _passed("quantization", what)
         where = _place(case.place.environment) if case.place else "here"
@@ -261,7 +263,7 @@ def _capabilities(case: Case) -> RuleResult:
         both = sorted(needs.combined & has.structured_excludes)
         missing += [f"{name} together with a constraint" for name in both]
     if not Capabilities(adapters=needs.adapters).within(has):
-        missing.append(f"adapters {needs.adapters}")
+        missing.append(_adapters(case.asked))
     if needs.structured_dialect not in (None, has.structured_dialect):
         missing.append(f"constraints in {needs.structured_dialect}")
     fact = f"can't do {', '.join(missing)}"
@@ -269,6 +271,18 @@ def _capabilities(case: Case) -> RuleResult:
     if case.unguided and declared:
         return _installable("capabilities", f"{fact} without a masker", case.install_masker())
     return _failed("capabilities", fact)
+
+
+def _adapters(asked: Asked) -> str:
+    """What is missing where a backend takes no such adapters, and which ones do."""
+    declared = [each.info for each in asked.declarations.backends]
+    able = [
+        info.name
+        for info in declared
+        if Capabilities(adapters=asked.needs.adapters).within(info.capabilities)
+    ]
+    when = "while it runs" if asked.needs.adapters == "dynamic" else "as it starts"
+    return f"adapters {when} (they are loaded by {_listed(able)})"
 
 
 def _installable(rule: str, fact: str, *commands: str | Conflict) -> RuleResult:

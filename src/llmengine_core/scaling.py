@@ -37,6 +37,8 @@ class Holder:
     bounds: Bounds
     on_health: Callable[[LLMEngineError | None], Coroutine[Any, Any, None]] | None = None
     """Told when starts fail again and again, and with None when one succeeds after that."""
+    adapter: str | None = None
+    """The adapter that it has on it."""
 
 
 @dataclass(eq=False, slots=True)

@@ -22,7 +22,7 @@ from llmengine_core.registry import Registry
 from llmengine_core.types.models import ModelCard, ModelSpec, WeightsSource
 from llmengine_core.types.plan import CheckpointFacts, Problem
 
-__all__ = ["find_weights"]
+__all__ = ["find_base", "find_weights"]
 
 LOOK_SECONDS = 20.0
 """How long a storage may take to say what a checkpoint is."""
@@ -48,7 +48,22 @@ async def find_weights(spec: ModelSpec, card: ModelCard | None, registry: Regist
     if spec.checkpoint_path is not None:
         return await _look(spec.checkpoint_path, registry)
     if card is None:
-        return CheckpointFacts(url="", problem=_unknown(spec.model, registry))
+        mend = "name a base model that is known, or give a checkpoint_path"
+        problem = _unknown(spec.model, "there is no checkpoint_path", mend, registry)
+        return CheckpointFacts(url="", problem=problem)
+    return await _find_by_card(card, registry)
+
+
+async def find_base(spec: ModelSpec, card: ModelCard | None, registry: Registry) -> CheckpointFacts:
+    """The same for the base model of a spec whose checkpoint_path is an adapter."""
+    if card is None:
+        mend = "name the base model that the adapter was trained on"
+        problem = _unknown(spec.model, "the checkpoint_path is only an adapter", mend, registry)
+        return CheckpointFacts(url="", problem=problem)
+    return await _find_by_card(card, registry)
+
+
+async def _find_by_card(card: ModelCard, registry: Registry) -> CheckpointFacts:
     problems: list[Problem] = []
     for source in card.sources:
         facts = await _look_at_source(source, card, registry)
@@ -61,14 +76,14 @@ async def find_weights(spec: ModelSpec, card: ModelCard | None, registry: Regist
     return CheckpointFacts(url=card.sources[0].url, problem=problem)
 
 
-def _unknown(model: str, registry: Registry) -> Problem:
+def _unknown(model: str, besides: str, mend: str, registry: Registry) -> Problem:
     close = sorted(name for name in registry.models if model.lower() in name.lower())[:3]
     close = close or difflib.get_close_matches(model, registry.models, n=3)
     known = ", ".join(sorted(registry.models)) or "none"
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {known}"
     return Problem(
-        f"no base model is called {model!r}, and there is no checkpoint_path; {hint}",
-        f"model={close[0]!r}" if close else "name a base model that is known, or give a checkpoint_path",
+        f"no base model is called {model!r}, and {besides}; {hint}",
+        f"model={close[0]!r}" if close else mend,
     )
 
 

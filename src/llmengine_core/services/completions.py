@@ -53,7 +53,9 @@ class CompletionStream:
     The last chunk, and only it, has ``finish_reason`` and ``usage``; the work is over when it is given.
     """
 
-    __slots__ = ("_chunks", "_finish", "_loop", "_over", "_pool", "_seen", "_verify", "_watch", "request_id")
+    __slots__ = (
+        "_adapter", "_chunks", "_finish", "_loop", "_over", "_pool", "_seen", "_verify", "_watch", "request_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -65,9 +67,10 @@ class CompletionStream:
         verify: Callable[[Sequence[GenerationChunk]], None] | None = None,
         finish: Callable[[GenerationChunk | None, BaseException | None], None] | None = None,
     ) -> None:
-        """Take over the hold on ``pool``."""
+        """Take over the hold on ``pool``, and on the request's adapter there."""
         self.request_id = request_id
         self._pool = pool
+        self._adapter = request.adapter
         self._chunks = pool.generate(request)
         self._watch = watch
         self._verify = verify
@@ -118,14 +121,14 @@ class CompletionStream:
         try:
             await self._chunks.aclose()
         finally:
-            self._pool.let_go()
+            self._pool.let_go(self._adapter)
             if self._finish is not None:
                 self._finish(last, error)
 
     def __del__(self) -> None:
         if not self._over:  # dropped: the generator's own end is seen to by the loop
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._pool.let_go)
+                self._loop.call_soon_threadsafe(self._pool.let_go, self._adapter)
 
     async def aclose(self) -> None:
         """End the work. Idempotent."""
@@ -175,12 +178,13 @@ class Completions:
         except BaseException:
             watch.close()
             raise
-        served.pool.hold()  # at once, so that the pool isn't closed between here and the answer
+        # At once, so that the pool isn't closed between here and the answer, nor the adapter unloaded.
+        served.pool.hold(served.adapter_name)
         try:
             with watch:
                 return await self._begin(arguments, served, watch, caller)
         except BaseException:
-            served.pool.let_go()
+            served.pool.let_go(served.adapter_name)
             watch.close()
             raise
 
@@ -198,6 +202,8 @@ class Completions:
         facts = pool.known_facts or await pool.ready(watch.deadline)
         if facts.capabilities is not served.capabilities:
             self._gate(arguments, replace(served, capabilities=facts.capabilities))
+        if served.adapter is not None:
+            await pool.have_adapter(served.adapter)
         if not surely_fits(
             prompt,
             sampling.max_tokens,
@@ -211,7 +217,7 @@ class Completions:
         return CompletionStream(
             request_id,
             pool,
-            GenerationRequest(prompt, sampling, structured, None, watch.deadline),
+            GenerationRequest(prompt, sampling, structured, served.adapter_name, watch.deadline),
             watch,
             verify=verify,
             finish=self._observed(request_id, arguments, caller) if self._observers else None,
@@ -229,7 +235,7 @@ class Completions:
             Text(arguments.prompt),
             arguments.sampling,
             arguments.structured,
-            None,
+            served.adapter_name,
             declared=served.capabilities,
             backend=served.backend,
             others=lambda: ((b.name, b.capabilities) for b in self._registry.backends.values()),

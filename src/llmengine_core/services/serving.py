@@ -24,6 +24,7 @@ from llmengine_core.scaling import Bounds
 from llmengine_core.services.catalog import Catalog
 from llmengine_core.settings import Settings
 from llmengine_core.types.capabilities import Capabilities
+from llmengine_core.types.launch import Adapter
 from llmengine_core.types.models import ModelRecord, ModelSpec, ModelStatus
 from llmengine_core.types.plan import Plan
 
@@ -46,6 +47,13 @@ class Served:
     """When it was last looked up, on the clock of ``time.monotonic()``."""
     unguided: str = ""
     """What would bring the masker that constraints are enforced by, where it is missing."""
+    adapter: Adapter | None = None
+    """What is to be loaded on the pool for it, and held there by each of its requests."""
+
+    @property
+    def adapter_name(self) -> str | None:
+        """As ``GenerationRequest.adapter``."""
+        return None if self.adapter is None else self.adapter.name
 
 
 class Serving:
@@ -108,9 +116,10 @@ class Serving:
             if old is not None and same and not await _homeless(old.pool):
                 served = replace(old, record=record, checked_at=time.monotonic())
             else:
-                pool = await self._lease(record.spec, record.plan)
+                pool, adapter = await self._lease(record.spec, record.plan)
                 info = self._registry.backends[pool.deployment.backend]
-                served = Served(record, info.name, info.capabilities, pool, time.monotonic())
+                now = time.monotonic()
+                served = Served(record, info.name, info.capabilities, pool, now, adapter=adapter)
                 if info.takes_masker and pool.deployment.masker is None:
                     mend = await asyncio.to_thread(self._provisioner.without_masker, info, record.spec)
                     without = replace(info.capabilities, structured=frozenset())
@@ -120,8 +129,12 @@ class Serving:
                 self._deployments.release(name, old.pool)
             return served
 
-    async def _lease(self, spec: ModelSpec, plan: Plan, *, holder: str | None = None) -> Pool:
+    async def _lease(
+        self, spec: ModelSpec, plan: Plan, *, holder: str | None = None
+    ) -> tuple[Pool, Adapter | None]:
+        """A pool, and what is to be loaded on it."""
         deployment = await self._provisioner.prepare(spec, plan)
+        adapter = await self._provisioner.adapter(spec, plan)
         info = self._registry.backends[deployment.backend]
         bounds = Bounds(
             min_workers=spec.min_workers,
@@ -135,9 +148,15 @@ class Serving:
         async def heard(error: LLMEngineError | None) -> None:
             await self._note_health(spec.name, error)
 
-        return self._deployments.lease(
-            holder or spec.name, deployment, lambda: self._registry.load(info), bounds, on_health=heard
+        pool = self._deployments.lease(
+            holder or spec.name,
+            deployment,
+            lambda: self._registry.load(info),
+            bounds,
+            on_health=heard,
+            adapter=None if adapter is None else adapter.name,
         )
+        return pool, adapter
 
     async def forget(self, name: str) -> None:
         """Serve a model no more; its requests finish."""
@@ -193,23 +212,34 @@ class Serving:
 
     @asynccontextmanager
     async def _tried(self, record: ModelRecord, spec: ModelSpec, plan: Plan) -> AsyncIterator[None]:
-        """With the weights prepared; where a model changes what it runs, also with a replica of its new form."""
-        deployment = await self._provisioner.prepare(spec, plan)
-        if record.pending is None or deployment.key == await self._key_of(record):
+        """With the weights prepared; where a model changes what it runs, also with a replica of its new form.
+
+        An adapter is loaded in any case: whether it fits its base only the engine can tell.
+        """
+        form = await self._form(spec, plan)
+        new = record.pending is None
+        if (new and plan.adapter is None) or (not new and form == await self._present(record)):
             yield
             return
         trial = f"{spec.name} (trial)"
-        pool = await self._lease(spec, plan, holder=trial)
+        pool, adapter = await self._lease(spec, plan, holder=trial)
         try:
             await pool.ready(None)
+            if adapter is not None:
+                await pool.have_adapter(adapter)
             yield
         finally:
             self._deployments.release(trial, pool)
 
-    async def _key_of(self, record: ModelRecord) -> str | None:
+    async def _form(self, spec: ModelSpec, plan: Plan) -> tuple[str, Adapter | None]:
+        """What tells apart whatever models run: a deployment's key, and what is loaded on it."""
+        deployment = await self._provisioner.prepare(spec, plan)
+        return deployment.key, await self._provisioner.adapter(spec, plan)
+
+    async def _present(self, record: ModelRecord) -> tuple[str, Adapter | None] | None:
         """What a model runs; None where that is gone, so that a change is what mends it."""
         try:
-            return (await self._provisioner.prepare(record.spec, record.plan)).key
+            return await self._form(record.spec, record.plan)
         except LLMEngineError:
             return None
 

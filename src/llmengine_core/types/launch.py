@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Deployment", "Endpoint", "Exit", "LaunchSpec", "Resources"]
+__all__ = ["Adapter", "Deployment", "Endpoint", "Exit", "LaunchSpec", "Resources"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Deployment:
     per_worker: int = 2
     """Most requests that one replica works on at once."""
     adapters: bool = False
+    """Whether adapters can be loaded on it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Launch options, JSON values: "cpus" where the spec says how many each worker gets, and the backend's own."""
     python: str = ""
@@ -51,6 +52,16 @@ class Deployment:
             self.accelerator, dict(self.load_options), self.masker, self.allow_remote_code,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter on this machine, ready to load on the replicas of its base model."""
+
+    name: str
+    """A fingerprint of its files, so that what has changed has another name."""
+    path: str
+    """The folder, absolute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,10 @@ class Facts:
     """All that resolution may know; seen by ``inspection``, never by the resolver itself."""
 
     checkpoint: CheckpointFacts
+    """Of the base model, where there is an adapter."""
     host: HostFacts
+    adapter: CheckpointFacts | None = None
+    """What is to be loaded on the base model, where the spec's checkpoint_path is an adapter."""
     backends: Mapping[str, BackendFacts] = field(default_factory=dict)
     """By backend name."""
     transforms: Mapping[str, tuple[EnvironmentFacts, ...]] = field(default_factory=dict)
@@ -208,10 +211,13 @@ class Plan:
     framework: str
     """As asked for: a name, or "auto"."""
     checkpoint: CheckpointFacts
+    """Of the base model, where there is an adapter."""
     candidates: tuple[Candidate, ...]
     """Every one, the best first."""
     chosen: str | None
     """The name of the candidate that is to be used; None where nothing fits."""
+    adapter: CheckpointFacts | None = None
+    """What is loaded on the base model beside others' adapters; None where the base is served as it is."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """What else the spec asked for, for people: "quantize" → "awq"."""
     why: str = ""
