@@ -102,11 +102,12 @@ def install(
     accelerator: str = "cpu",
     method: str | None = None,
     quantizer: QuantizerInfo | None = None,
+    masker: GuidedDecoderInfo | None = None,
 ) -> str | Conflict:
     """The command that brings an environment for a backend or a transform, or why there can't be one.
 
-    ``quantizer`` is what must be in it for ``method``. What has no builds of its own lives in the current environment;
-    a transform that needs just what a backend needs runs in the backend's.
+    ``quantizer`` is what must be in it for ``method``, ``masker`` the best that could be. What has no builds of its own
+    lives in the current environment; a transform that needs just what a backend needs runs in the backend's.
     """
     spec = owner.environment
     if isinstance(owner, TransformInfo):
@@ -115,7 +116,7 @@ def install(
         return Conflict(f"{owner.name} needs none")
     beside = quantizer.environment if quantizer else None
     if not spec.builds:
-        return _pip_install(spec, tag, beside)
+        return _pip_install(spec, tag, beside, masker.environment if masker else None)
     methods = (method,) if method is not None and beside is not None else ()
     found = compose(owner, declarations, tag=tag, accelerator=accelerator, methods=methods, pins=pins)
     if isinstance(found, Conflict):
@@ -127,11 +128,12 @@ def install(
     return shlex.join(command)
 
 
-def _pip_install(spec: EnvironmentSpec, tag: str, quantizer: EnvironmentSpec | None) -> str:
+def _pip_install(spec: EnvironmentSpec, tag: str, *beside: EnvironmentSpec | None) -> str:
     exact = (f"{spec.distribution}=={tag}",) if tag != ANY_VERSION else ()
     wanted = list(exact or spec.requirements or (spec.distribution,))
-    if quantizer is not None:
-        wanted += quantizer.requirements or (quantizer.distribution,)
+    for part in beside:
+        if part is not None:
+            wanted += part.requirements or (part.distribution,)
     return shlex.join(["python", "-m", "pip", "install", *wanted])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.cli.program import Installed, Run
+from tests.motor import put_environment
 
 from llmengine_core.cli.checks import CHECKS
 from llmengine_core.types.declarations import CONTRACT_VERSION
@@ -146,6 +147,28 @@ def test_what_a_backend_lacks_is_found(examine: Examine, installed: Installed) -
         "probed: libgomp.so.1 is missing": "apt-get install libgomp1",
         "probed: its engine absent is not installed": "python -m pip install absent",
     }
+
+
+def test_an_engine_without_its_environment_is_advised_and_one_with_it_shown(
+    examine: Examine, installed: Installed, home: Path
+) -> None:
+    installed.add("motor", "tests.motor")
+    code, findings = examine()
+    assert code == 0, "nobody needs every engine"
+    (missing,) = [each for each in findings["engines"] if "motor" in each["message"]]
+    assert (missing["level"], missing["mend"]) == ("advice", "llmengine engines install motor")
+    put_environment(home, "motor-old", "1.0")
+    put_environment(home, "motor-new", "2.0", "judge")
+    _, findings = examine()
+    messages = [each["message"] for each in findings["engines"]]
+    assert "motor 2.0 (motor-new), 1.0 (motor-old)" in messages
+    (bare,) = [each for each in findings["guided"] if "motor" in each["message"]]
+    expected = "constraints on motor are refused in motor-old: no masker is beside the engine"
+    assert (bare["level"], bare["message"], bare["mend"]) == (
+        "advice",
+        expected,
+        "llmengine engines install motor",
+    )
 
 
 def test_a_checker_that_is_missing_is_advised(examine: Examine, installed: Installed) -> None:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Iterator
 from typing import Literal
 
+from llmengine_core.cases import GET_MASKER
 from llmengine_core.cli.checks.finding import ROOM_WANTED, Finding
 from llmengine_core.inspection import inspect, look_around
-from llmengine_core.placement import accelerator_of, install
+from llmengine_core.placement import accelerator_of, holds, install, maskers_by_dialect
 from llmengine_core.recipes import Conflict
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
@@ -57,14 +58,25 @@ def engines(settings: Settings, registry: Registry) -> Iterator[Finding]:
 
 
 def guided(settings: Settings, registry: Registry) -> Iterator[Finding]:
-    """Every kind of constraint that a backend enforces can be checked first."""
+    """Every kind of constraint that a backend enforces can be checked first, and enforced where its engine is."""
+    facts = look_around(registry, settings)
+    maskers = maskers_by_dialect(registry.guided_decoders.values())
     for name, info in registry.backends.items():
         dialect = info.capabilities.structured_dialect
         kinds = sorted(info.capabilities.structured)
         if missing := [kind for kind in kinds if registry.guided_decoder(kind, dialect) is None]:
             message = f"guided_{' and guided_'.join(missing)} on {name} is refused: nothing here can check it"
-            yield Finding("advice", message, "python -m pip install llmengine-llguidance")
-        elif kinds:
+            yield Finding("advice", message, GET_MASKER)
+            continue
+        here = facts.backends[name].environments if info.takes_masker else ()
+        beside = maskers.get(dialect or "", ())
+        bare = [each for each in here if not any(holds(each, masker.environment) for masker in beside)]
+        for each in bare:
+            where = each.name or "this environment"
+            message = f"constraints on {name} are refused in {where}: no masker is beside the engine"
+            found = install(info, registry.declarations, facts.pins) if beside else GET_MASKER
+            yield Finding("advice", message, found.mend if isinstance(found, Conflict) else found)
+        if kinds and not bare:
             yield Finding("ok", f"{name}: {', '.join(kinds)}")
 
 
