@@ -67,6 +67,14 @@ def test_the_newest_version_comes_first_by_number_and_not_by_letter(tmp_path: Pa
     assert [each.folder.name for each in listed(tmp_path)] == ordered
 
 
+def test_of_one_version_what_was_built_last_comes_first(tmp_path: Path) -> None:
+    for at, name in enumerate(["b", "c", "a"]):
+        os.utime(put(tmp_path, name) / MANIFEST, ns=(at, 10**18 + at))
+    assert names(tmp_path, spec("my-motor")) == ["a", "c", "b"]
+    os.utime(environments_folder(tmp_path) / "b" / MANIFEST, ns=(0, 2 * 10**18))
+    assert [each.folder.name for each in listed(tmp_path)] == ["b", "a", "c"]
+
+
 def test_the_facts_of_a_built_one(tmp_path: Path) -> None:
     folder = put(tmp_path, "motor-2.0")
     gears, oil = spec("Gears"), spec("oil")

@@ -68,6 +68,8 @@ class Environment:
     folder: Path
     manifest: Manifest | None
     """None where it doesn't say soundly what it is."""
+    finished: int = 0
+    """When its manifest was written, in nanoseconds since 1970; 0 where that isn't known."""
     problem: str | None = None
     """Why nothing can run in it."""
 
@@ -83,13 +85,17 @@ def environments_folder(home: Path) -> Path:
 
 
 def listed(home: Path) -> tuple[Environment, ...]:
-    """All that lies there, the newest version of each engine first; what is being built is left out."""
+    """All that lies there, of each engine the newest version first, and of a version what was built last.
+
+    What is being built is left out.
+    """
     try:
         with os.scandir(environments_folder(home)) as entries:
             names = sorted(each.name for each in entries if not each.name.startswith(".") and each.is_dir())
     except OSError:
         return ()
     found = [look_at(environments_folder(home) / name) for name in names]
+    found.sort(key=lambda each: each.finished, reverse=True)
     found.sort(key=lambda each: _newness(each.manifest.version if each.manifest else ""), reverse=True)
     found.sort(key=lambda each: each.manifest.engine if each.manifest else "")
     return tuple(found)
@@ -97,22 +103,20 @@ def listed(home: Path) -> tuple[Environment, ...]:
 
 def look_at(folder: Path) -> Environment:
     """One folder as it is now."""
-    manifest = _manifest(folder / MANIFEST)
+    manifest, finished = _manifest(folder / MANIFEST)
     if isinstance(manifest, str):
-        return Environment(folder=folder, manifest=None, problem=manifest)
-    found = Environment(folder=folder, manifest=manifest)
-    if os.access(found.python, os.X_OK):
-        return found
-    problem = f"its interpreter {found.python} is gone"
-    return Environment(folder=folder, manifest=manifest, problem=problem)
+        return Environment(folder=folder, manifest=None, finished=finished, problem=manifest)
+    python = folder / "bin" / "python"
+    problem = None if os.access(python, os.X_OK) else f"its interpreter {python} is gone"
+    return Environment(folder=folder, manifest=manifest, finished=finished, problem=problem)
 
 
 def find(
     home: Path, specs: Iterable[EnvironmentSpec]
 ) -> Mapping[EnvironmentSpec, tuple[EnvironmentFacts, ...]]:
-    """For each spec, the environments that have what it asks for: the current one first, then the newest version.
+    """For each spec, the environments that have what it asks for.
 
-    A built one counts for what it was built for, and for everything else of which it happens to hold a build
+    The current one comes first, then the newest version, and of one version what was built last. A built one counts for what it was built for, and for everything else of which it happens to hold a build
     that the spec knows, with all that belongs to it.
     """
     asked = tuple(dict.fromkeys(specs))
@@ -235,19 +239,19 @@ _seen: dict[Path, tuple[tuple[int, int, int], Manifest | str]] = {}
 """What each manifest said when it was read, with what tells that it is still the same."""
 
 
-def _manifest(path: Path) -> Manifest | str:
-    """What a manifest says; why it says nothing, where that is so."""
+def _manifest(path: Path) -> tuple[Manifest | str, int]:
+    """What a manifest says, or why it says nothing; and when it was written."""
     try:
         status = path.stat()
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         known = _seen.get(path)
         if known is None or known[0] != stamp:
             known = _seen[path] = (stamp, _read(path.read_bytes()))
-        return known[1]
+        return known[1], status.st_mtime_ns
     except FileNotFoundError:
-        return f"it has no {MANIFEST}: it was never finished, or is none of llmengine's"
+        return f"it has no {MANIFEST}: it was never finished, or is none of llmengine's", 0
     except OSError as error:
-        return f"its {MANIFEST} can't be read: {error.strerror or error}"
+        return f"its {MANIFEST} can't be read: {error.strerror or error}", 0
 
 
 def _read(content: bytes) -> Manifest | str:
