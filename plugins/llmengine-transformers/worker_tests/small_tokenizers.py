@@ -94,7 +94,7 @@ def unigram() -> Tokenizer:
     """sentencepiece's other model, with spaces as its own pre-tokenizer makes them."""
     tokenizer = Tokenizer(models.Unigram([(piece, -float(at)) for piece, at in _pieces().items()], 2, True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    tokenizer.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback()])
     tokenizer.add_special_tokens(SPECIAL)
     return tokenizer
 

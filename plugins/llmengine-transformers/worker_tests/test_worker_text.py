@@ -79,7 +79,11 @@ def test_any_tokens_spell_their_bytes(kind: str, data: st.DataObject) -> None:
     joined, spelled = streamed(text, ids)
     whole = spelled.decode(errors="replace")
     assert whole.startswith(joined)
-    assert len(whole) - len(joined) <= 1
+    assert whole[len(joined) :] in (
+        "",
+        "�",
+        "��",
+    )  # the beginning of a character, or what looks like it so far
 
 
 @given(data=st.data())
