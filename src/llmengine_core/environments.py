@@ -116,8 +116,9 @@ def find(
 ) -> Mapping[EnvironmentSpec, tuple[EnvironmentFacts, ...]]:
     """For each spec, the environments that have what it asks for.
 
-    The current one comes first, then the newest version, and of one version what was built last. A built one counts for what it was built for, and for everything else of which it happens to hold a build
-    that the spec knows, with all that belongs to it.
+    The current one comes first, then the newest version, and of one version what was built last. A built one
+    counts for what it was built for, and for everything else of which it happens to hold a build that the spec
+    knows, with all that belongs to it.
     """
     asked = tuple(dict.fromkeys(specs))
     here = {spec: version for spec in asked if (version := _version_here(spec)) is not None}
