@@ -86,7 +86,8 @@ def contract(session: nox.Session, plugin: str) -> None:
 @nox.session
 def engines(session: nox.Session) -> None:
     """Engine environments built by our own commands, and every test that needs them: real torch on the CPU."""
-    home, weights = session.cache_dir / "engines", session.cache_dir / "smollm2-135m-instruct"
+    cache = session.cache_dir.resolve()
+    home, weights = cache / "engines", cache / "smollm2-135m-instruct"
     session.env.update(LLMENGINE_HOME=str(home), LLMENGINE_TEST_ENGINES=str(home), OMP_NUM_THREADS="1")
     session.env.update(LLMENGINE_TEST_WEIGHTS=str(weights))
     session.run("llmengine", "engines", "install", "transformers", "--quantize", "bitsandbytes")
