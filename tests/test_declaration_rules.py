@@ -142,6 +142,7 @@ def test_a_factory_is_a_module_and_a_name_in_it(path: str) -> None:
         (BACKEND, {"formats": frozenset({1})}, "it must be frozenset[str]"),
         (BACKEND, {"accelerators": frozenset()}, "accelerators is empty"),
         (BACKEND, {"max_shards": 0}, "max_shards is 0; it must be at least 1"),
+        (BACKEND, {"takes_masker": True, "environment": None}, "takes_masker is set, but environment is not"),
         (BACKEND, {"memory_factor": 0.0}, "memory_factor is 0.0; it must be above 0"),
         (BACKEND, {"memory_factor": float("nan")}, "memory_factor is nan; it must be float"),
         (BACKEND, {"capabilities": Capabilities(adapters="often")}, "capabilities is"),  # type: ignore[arg-type]

@@ -259,7 +259,8 @@ def test_missing_checkers_are_noted_and_missing_capabilities_fail() -> None:
     bare = Declarations(backends=(LLAMA,))
     assert any("llmengine-llguidance" in note for note in resolve(spec(), bare, LAPTOP).notes)
     plan = resolve(spec(), bare, LAPTOP, needs=Capabilities(logprobs=True, adapters="at_load"))
-    assert rule(plan, "llama_cpp", "capabilities").fact == "can't do logprobs, adapters as it starts (they are loaded by none)"
+    told = rule(plan, "llama_cpp", "capabilities")
+    assert told.fact == "can't do logprobs, adapters as it starts (they are loaded by none)"
 
 
 def test_what_must_go_with_a_constraint_is_looked_for() -> None:

@@ -200,7 +200,7 @@ class Candidate:
     def fits(self) -> bool:
         """Whether no rule failed."""
         failed = Verdict.FAILED  # looked up once: enumerations are slow at it
-        return all([rule.verdict is not failed for rule in self.rules])
+        return failed not in [rule.verdict for rule in self.rules]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
