@@ -45,9 +45,11 @@ def resolve(
     """
     asked = Asked(spec, declarations, facts, needs)
     cases = {declared.info.name: Case(asked, declared) for declared in declarations.backends}
-    candidates = [_candidate(case) for case in cases.values()]
-    fitting = sorted([each for each in candidates if each.fits], key=_rank(spec))
-    others = [each for each in candidates if not each.fits]
+    fitting: list[Candidate] = []
+    others: list[Candidate] = []
+    for each in map(_candidate, cases.values()):
+        (fitting if each.fits else others).append(each)
+    fitting.sort(key=_rank(spec))
     others += _absent(spec.inference_framework, declarations, served=bool(fitting))
     plan = Plan(
         model=spec.model,
