@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import re
 import signal
@@ -229,6 +230,21 @@ async def test_a_worker_that_is_told_nothing_ends(bare: str, said: bytes) -> Non
         check=False,
     )
     assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("fault", ["hang", "spin", ""])
+async def test_a_worker_ends_with_its_input_whatever_it_does(bare: str, tmp_path: Path, fault: str) -> None:
+    spec = ToyBackend(fault=fault).launch(deployment(python=bare))
+    told = {**spec.document, "address": f"unix:{tmp_path}/socket", "key": "key", "threads": 1}
+    process = await asyncio.to_thread(
+        subprocess.run,
+        spec.argv,
+        input=json.dumps(told).encode() + b"\n",
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
 
 
 def descriptors() -> set[str]:

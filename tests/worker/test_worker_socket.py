@@ -16,6 +16,7 @@ from tests.worker.toy_backend import ToyBackend, Worker, deployment, working
 
 from llmengine_core.errors import ServerError
 from llmengine_core.runtime_local import LocalRuntime
+from llmengine_core.worker.connections import MOST_UNREAD, Connection
 
 VALUES = {
     "max_tokens": 3, "temperature": 0.0, "top_k": None, "top_p": 1.0, "presence_penalty": 0.0,
@@ -191,10 +192,58 @@ async def test_lines_may_come_in_any_pieces(worker: Worker, cuts: list[int]) -> 
     assert ["begun", 2, 6] in told
 
 
-async def test_who_does_not_read_is_given_up_and_harms_nobody(worker: Worker, known: Caller) -> None:
-    """Its tokens wait in the worker; others get theirs."""
-    for start in range(0, 400, 20):
-        known.say(
-            *(["generate", n, "x", {**VALUES, "max_tokens": 900}] for n in range(start + 1, start + 21))
-        )
+async def test_who_does_not_read_harms_nobody(worker: Worker, known: Caller) -> None:
+    """Its tokens wait in the worker, more of them than a socket holds; others get theirs."""
+    known.say(*(["generate", n, "x", {**VALUES, "max_tokens": 900}] for n in range(1, 31)))
     assert (await worker.complete("once")).completion_tokens == 16
+    heard = b""
+    while heard.count(b'"length"') < 30:
+        heard += await asyncio.to_thread(known.socket.recv, 1 << 20)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ends = socket.socketpair()
+    ends[0].setblocking(False)
+    yield ends
+    for end in ends:
+        end.close()
+
+
+@given(pieces=st.lists(st.binary(max_size=300_000), max_size=8))
+def test_what_does_not_go_out_at_once_follows_in_order(pieces: list[bytes]) -> None:
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        ours.setblocking(False)
+        connection = Connection(ours, lambda each: None)
+        heard = b""
+        for piece in pieces:
+            connection.send(piece)
+        while connection.unsent:
+            heard += theirs.recv(1 << 20)
+            connection.flush()
+        ours.shutdown(socket.SHUT_WR)
+        while more := theirs.recv(1 << 20):
+            heard += more
+        assert heard == b"".join(pieces)
+        assert not connection.gone
+
+
+def test_who_never_reads_is_given_up(ends: tuple[socket.socket, socket.socket]) -> None:
+    changes: list[Connection] = []
+    connection = Connection(ends[0], changes.append)
+    sent, piece = 0, b"x" * (1 << 20)
+    while not connection.gone:
+        connection.send(piece)
+        sent += len(piece)
+        assert sent < 2 * MOST_UNREAD
+    assert sent > MOST_UNREAD
+    assert set(changes) == {connection}
+    connection.send(piece)  # to nobody
+
+
+def test_what_is_sent_to_who_has_gone_is_noticed(ends: tuple[socket.socket, socket.socket]) -> None:
+    connection = Connection(ends[0], lambda each: None)
+    ends[1].close()
+    connection.send(b"anybody?")
+    assert connection.gone

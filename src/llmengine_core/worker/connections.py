@@ -19,7 +19,7 @@ __all__ = ["Connection", "Connections"]
 BACKLOG = 16
 """Connections that may wait to be accepted, or have not shown the key yet."""
 LONGEST_KEY = 1024
-MOST_UNREAD = 2 * LONGEST
+MOST_UNREAD = 16 << 20
 """Bytes that wait for a core that doesn't read before it is given up."""
 
 log = logging.getLogger(__name__)
