@@ -12,6 +12,15 @@ import numpy as np
 
 WIDTH, INNER, LAYERS, HEADS, KV_HEADS = 64, 96, 2, 4, 2
 BASE, EPSILON = 500.0, 1e-5
+STRETCHED = {
+    "rope_type": "llama3",
+    "rope_theta": BASE,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+"""Positions as since Llama 3.1; of a head's frequencies, some stay, some are stretched, some in between."""
 FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 
 
@@ -164,6 +173,19 @@ class Folder:
         (folder / "model.safetensors").write_bytes(safetensors(self.weights, self.type))
         return folder
 
+    def frequencies(self) -> np.ndarray:
+        """By how much each place turns each pair of numbers, in radians."""
+        head = self.config["head_dim"]
+        found: np.ndarray = BASE ** -(np.arange(0, head, 2) / head)
+        rope = self.config["rope_parameters"]
+        if rope["rope_type"] == "default":
+            return found
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * found / (2 * np.pi)
+        smooth = (turns - low) / (high - low)
+        between = (1 - smooth) * found / rope["factor"] + smooth * found
+        return np.where(turns < low, found / rope["factor"], np.where(turns > high, found, between))
+
     def logits(self, tokens: list[int]) -> np.ndarray:
         """What the model makes of a text, for its last place."""
         given = {name: tensor.astype(np.float64) for name, tensor in self.weights.items()}
@@ -174,7 +196,8 @@ class Folder:
                 for name, tensor in given.items()
                 if name.startswith(f"model.layers.{layer}.")
             }
-            x = x + _attention(_norm(x, part["input_layernorm.weight"]), part)
+            frequencies = self.frequencies()
+            x = x + _attention(_norm(x, part["input_layernorm.weight"]), part, frequencies)
             inner = _norm(x, part["post_attention_layernorm.weight"])
             gate, up = inner @ part["mlp.gate_proj.weight"].T, inner @ part["mlp.up_proj.weight"].T
             x = x + (gate / (1 + np.exp(-gate)) * up) @ part["mlp.down_proj.weight"].T
@@ -188,7 +211,7 @@ def _norm(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _attention(x: np.ndarray, part: dict[str, np.ndarray]) -> np.ndarray:
+def _attention(x: np.ndarray, part: dict[str, np.ndarray], frequencies: np.ndarray) -> np.ndarray:
     heads = {}
     for name, count in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
         found = x @ part[f"self_attn.{name}_proj.weight"].T + part.get(f"self_attn.{name}_proj.bias", 0)
@@ -196,7 +219,7 @@ def _attention(x: np.ndarray, part: dict[str, np.ndarray]) -> np.ndarray:
         if name != "v":
             if (norm := part.get(f"self_attn.{name}_norm.weight")) is not None:
                 found = _norm(found, norm)
-            found = _rotated(found)
+            found = _rotated(found, frequencies)
         heads[name] = found.repeat(HEADS // count, axis=0)
     scores = heads["q"] @ heads["k"].swapaxes(1, 2) / np.sqrt(heads["q"].shape[-1])
     scores = np.where(np.tril(np.ones(scores.shape[1:], bool)), scores, -np.inf)
@@ -206,9 +229,9 @@ def _attention(x: np.ndarray, part: dict[str, np.ndarray]) -> np.ndarray:
     return out
 
 
-def _rotated(x: np.ndarray) -> np.ndarray:
+def _rotated(x: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """Each half of a head turned against the other, by its place."""
-    angles = np.arange(x.shape[1])[:, None] / BASE ** (np.arange(0, x.shape[2], 2) / x.shape[2])
+    angles = np.arange(x.shape[1])[:, None] * frequencies
     one, two = np.split(x, 2, axis=-1)
     cos, sin = np.cos(angles), np.sin(angles)
     return np.concatenate([one * cos - two * sin, two * cos + one * sin], axis=-1)

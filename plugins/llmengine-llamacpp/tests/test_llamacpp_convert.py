@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hf_folders import LAYERS, TOKENS, WIDTH, Folder, safetensors
+from hf_folders import LAYERS, STRETCHED, TOKENS, WIDTH, Folder, safetensors
 from llamacpp_engine import Engine, started
 
 from llmengine_core.errors import BadRequestError, ServerError
@@ -70,6 +70,22 @@ async def test_it_answers_as_its_arithmetic_says(
         found = await raw(served, prompt, 6)
     assert [each["id"] for each in found] == expected
     assert [each["logprob"] for each in found] == pytest.approx(likely, abs=0.02)
+
+
+@engine
+async def test_stretched_positions_are_stretched(
+    tmp_path: Path, runtime: LocalRuntime, deployment: Deployment
+) -> None:
+    folder, plain = Folder(), Folder()
+    folder.config["rope_parameters"] = STRETCHED
+    path = await converted(folder.write(tmp_path / "hf"), tmp_path / "x.gguf")
+    prompt = list(range(5, 200))
+    expected, likely = greedy(folder, prompt, 4)
+    async with started(runtime, replace(deployment, weights=str(path))) as served:
+        found = await raw(served, prompt, 4)
+    assert [each["id"] for each in found] == expected
+    assert [each["logprob"] for each in found] == pytest.approx(likely, abs=0.02)
+    assert greedy(plain, prompt, 4)[1] != pytest.approx(likely, abs=0.1)
 
 
 @engine
@@ -177,7 +193,9 @@ def metaspace(folder: Folder) -> None:
         (change("config", hidden_act="gelu"), "hidden_act='gelu'"),
         (change("config", quantization_config={"quant_method": "awq"}), "quantization_config="),
         (change("config", layer_types=["full_attention", "sliding_attention"]), "don't attend to everything"),
-        (change("config", rope_parameters={"rope_type": "llama3", "factor": 8}), "positions are scaled .*llama3"),
+        (change("config", rope_parameters={"rope_type": "yarn", "factor": 8}), "positions are scaled .*yarn"),
+        (change("config", rope_parameters={"rope_type": "llama3", "factor": 8}), "KeyError 'low_freq_factor'"),
+        (change("config", rope_parameters=STRETCHED | {"factor": 0.5}), "positions are scaled .* makes no sense"),
         (change("config", rope_scaling={"type": "linear"}, rope_parameters=None), "positions are scaled"),
         (change("config", num_hidden_layers=3), r"no tensor model\.layers\.2\."),
         (change("config", num_hidden_layers=2**31 - 1), "20 tensors, too few for its layers"),

@@ -17,8 +17,16 @@ import small_ggufs
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    PretrainedConfig,
+)
 from transformers.integrations.gguf import convert_gguf_tokenizer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llmengine_transformers.worker import dequantize
 from llmengine_transformers.worker.gguf_file import NotFit, read
@@ -126,6 +134,38 @@ def test_every_token_that_ends_an_answer_is_named(tmp_path: Path) -> None:
     assert model.generation_config.eos_token_id == [1, turn]
 
 
+def divisors(config: PretrainedConfig) -> np.ndarray:
+    """What the library's own frequencies are divided by, against those that aren't scaled."""
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    head = config.head_dim
+    plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, head, 2) / head)
+    found: np.ndarray = plain / scaled.numpy()
+    return found
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_stretched_positions_are_stretched(tmp_path: Path, factor: float) -> None:
+    """llama.cpp stores divisors; the library computes them from parameters."""
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500_000.0,
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8_192,
+    }
+    head = small_ggufs.head_size("llama")
+    stored = divisors(LlamaConfig(head_dim=head, rope_parameters=rope, max_position_embeddings=131_072))
+    assert stored.min() == pytest.approx(1)
+    assert stored.max() == pytest.approx(factor)
+    source = small_ggufs.write(
+        tmp_path / "x.gguf", tensors={"rope_freqs.weight": stored}, add={"llama.rope.freq_base": 500_000.0}
+    )
+    config = AutoConfig.from_pretrained(converted(source, tmp_path / "out"))
+    assert config.rope_parameters == rope
+    assert np.allclose(divisors(config), stored, rtol=1e-6)
+
+
 NAN = np.full((small_ggufs.WIDTH,), np.nan, np.float32)
 
 
@@ -154,9 +194,18 @@ NAN = np.full((small_ggufs.WIDTH,), np.nan, np.float32)
             {"add": {"llama.embedding_length": 32}},
             r"token_embd\.weight has the shape \(271, 64\); .*\(271, 32\)",
         ),
+        ({"tensors": {"rope_freqs.weight": NAN}}, r"rope_freqs\.weight has the shape \(64,\)"),
         (
-            {"tensors": {"rope_freqs.weight": NAN}},
-            r"a tensor rope_freqs\.weight, which can't be carried over",
+            {"tensors": {"rope_freqs.weight": NAN[:8]}},
+            r"rope_freqs\.weight scale positions in a way that isn't known",
+        ),
+        (
+            {"tensors": {"rope_freqs.weight": np.arange(1.0, 9.0)}},
+            "scale positions in a way that isn't known",
+        ),
+        (
+            {"tensors": {"blk.0.attn_sinks.weight": NAN}},
+            r"a tensor blk\.0\.attn_sinks\.weight, which can't be carried",
         ),
         ({"tensors": {"output_norm.weight": None}}, r"no tensor output_norm\.weight"),
         ({"tensors": {"output_norm.weight": NAN}}, r"output_norm\.weight holds weights that are no numbers"),

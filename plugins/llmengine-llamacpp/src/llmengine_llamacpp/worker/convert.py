@@ -10,6 +10,7 @@ import ctypes
 import json
 import math
 import os
+import struct
 import sys
 from collections.abc import Callable
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
@@ -18,7 +19,8 @@ from typing import Any, BinaryIO
 
 from llmengine_llamacpp.worker.ggml import declare, library
 from llmengine_llamacpp.worker.gguf_head import ALIGNMENT, gguf_head
-from llmengine_llamacpp.worker.hf_model import Weight, metadata_of, weights_of
+from llmengine_llamacpp.worker.hf_model import Weight, head_size, metadata_of, weights_of
+from llmengine_llamacpp.worker.hf_rope import frequency_factors
 from llmengine_llamacpp.worker.hf_tokenizer import tokenizer_of
 from llmengine_llamacpp.worker.safetensors import Tensor, Weights
 
@@ -27,6 +29,8 @@ NOT_FIT = 2
 F32, F16 = 0, 1
 """Types of tensors, as GGUF numbers them."""
 WIDTHS = {F32: 4, F16: 2}
+FACTORS = "rope_freqs.weight"
+"""What each rotary frequency is divided by; made of what config.json says."""
 PIECE = 1 << 22
 """Weights that are worked on at a time."""
 
@@ -51,11 +55,14 @@ class Conversion:
         self._weights = weights_of(config)
         self._check()
         self._metadata |= tokenizer_of(folder, config)
+        self._factors = frequency_factors(config, head_size(config)) or []
         self._lib = library()
 
     def write(self, out: BinaryIO, on_progress: Callable[[float], None]) -> None:
         """Metadata, descriptions, then the weights tensor by tensor."""
-        described = {}
+        described: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        if self._factors:
+            described[FACTORS] = (len(self._factors),), F32, WIDTHS[F32] * len(self._factors)
         for name, weight in self._weights.items():
             kind = F16 if len(weight.shape) > 1 else F32  # vectors weigh little and matter much
             described[name] = weight.shape, kind, math.prod(weight.shape) * WIDTHS[kind]
@@ -63,7 +70,10 @@ class Conversion:
         total = sum(size for _, _, size in described.values())
         done = 0
         for name, (_, kind, size) in described.items():
-            self._write_weights(self._weights[name], kind, out)
+            if name == FACTORS:
+                out.write(struct.pack(f"<{len(self._factors)}f", *self._factors))
+            else:
+                self._write_weights(self._weights[name], kind, out)
             out.write(b"\0" * (-size % ALIGNMENT))
             done += size
             on_progress(done / total)

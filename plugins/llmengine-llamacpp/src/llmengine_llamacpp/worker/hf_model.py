@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmengine_llamacpp.worker.gguf_head import Value
+from llmengine_llamacpp.worker.hf_rope import rope_base
 
-__all__ = ["ARCHITECTURES", "Weight", "metadata_of", "weights_of"]
+__all__ = ["ARCHITECTURES", "Weight", "head_size", "metadata_of", "weights_of"]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """``model_type``s whose converted models answer in llama.cpp as in Transformers; others are refused, not guessed.
@@ -134,12 +135,3 @@ def head_size(config: Mapping[str, Any]) -> int:
     if size < 2 or size % 2:
         raise ValueError(f"its heads are {size} wide; it must be an even number")
     return size
-
-
-def rope_base(config: Mapping[str, Any]) -> float:
-    """The base of the rotary frequencies, which must not be stretched."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
-        raise ValueError(f"its positions are scaled ({rope}), which can't be carried over")
-    return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from llmengine_transformers.gguf_architectures import CLASSES
 from llmengine_transformers.worker.gguf_file import Gguf, NotFit
+from llmengine_transformers.worker.gguf_rope import rope_parameters
 
 __all__ = ["Model", "Weight", "model_of"]
 
@@ -71,12 +72,16 @@ def model_of(file: Gguf) -> Model:
     names = {weight.stored for weight in weights.values()}
     if missing := sorted(names - set(file.tensors)):
         raise NotFit(f"it has no tensor {missing[0]}, which {architecture} models have")
-    if unknown := sorted(set(file.tensors) - names):
+    factors = file.tensors.get("rope_freqs.weight") if architecture == "llama" else None
+    if unknown := sorted(set(file.tensors) - names - ({factors.name} if factors else set())):
         raise NotFit(f"it has a tensor {unknown[0]}, which can't be carried over")
     for weight in weights.values():
         if (shape := file.tensors[weight.stored].shape) != weight.shape:
             raise NotFit(f"{weight.stored} has the shape {shape}; its metadata make it {weight.shape}")
-    return Model(_config(architecture, found, file.metadata), dict(sorted(weights.items())))
+    if factors and factors.shape != (found["head_dim"] // 2,):
+        raise NotFit(f"{factors.name} has the shape {factors.shape}; heads are {found['head_dim']} wide")
+    divisors = file.weights(factors) if factors else None
+    return Model(_config(architecture, found, file.metadata, divisors), dict(sorted(weights.items())))
 
 
 def _hyperparameters(file: Gguf, architecture: str) -> dict[str, Any]:
@@ -153,10 +158,12 @@ def _weights(architecture: str, found: Mapping[str, Any]) -> dict[str, Weight]:
     return weights
 
 
-def _config(architecture: str, found: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _config(
+    architecture: str, found: Mapping[str, Any], metadata: Mapping[str, Any], divisors: np.ndarray | None
+) -> dict[str, Any]:
     """What config.json says. Numbers of 32 bits are written as short as they are meant: 1e-05."""
     config = {name: float(str(np.float32(v))) if type(v) is float else v for name, v in found.items()}
-    config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    config["rope_parameters"] = rope_parameters(config.pop("rope_theta"), found["head_dim"], divisors)
     ids = {each: metadata.get(f"tokenizer.ggml.{each}_token_id") for each in ("bos", "eos", "padding")}
     return config | {
         "architectures": [CLASSES[architecture]],
