@@ -208,3 +208,94 @@ async def test_what_changes_while_a_replica_starts_reaches_it() -> None:
     new.gate.set()
     await starting
     assert new.adapters == old.adapters == {"a": "/2", "c": "/c"}
+
+
+HOLDS = st.one_of(
+    st.tuples(st.just("hold"), NAMES),
+    st.tuples(st.just("let go"), st.integers(0, 5)),
+    st.tuples(st.just("start"), st.one_of(st.none(), NAMES)),
+    st.tuples(st.just("lose"), st.integers(0, 3)),
+    st.tuples(st.just("wait")),
+)
+
+
+@given(operations=st.lists(HOLDS, max_size=30))
+async def test_what_is_held_can_be_had_and_nothing_else_stays(operations: list[tuple[str, object]]) -> None:
+    replicas = [Replica()]
+    adapters = Adapters(lambda: replicas)
+    tasks: list[asyncio.Task[None]] = []
+    held: list[tuple[str, asyncio.Task[None]]] = []
+
+    async def have(name: str) -> None:
+        await adapters.have(name, f"/{name}")
+        having = [replica for replica in replicas if name in replica.adapters]
+        assert len(having) == len(replicas)
+
+    async def start(refused: str | None) -> None:
+        """Launch a replica that refuses one of those that are there, since its files are gone meanwhile."""
+        replica = Replica(refuses=refused)
+        await adapters.put_on(replica)
+        replica.refuses = None
+        replicas.append(replica)
+
+    for what, *rest in operations:
+        match what, rest:
+            case "hold", [str(name)]:
+                adapters.hold(name)
+                held.append((name, asyncio.create_task(have(name))))
+            case "let go", [int(at)] if at < len(held):
+                name, having = held.pop(at)
+                await having
+                adapters.let_go(name)
+            case "start", [refused]:
+                tasks.append(asyncio.create_task(start(refused if isinstance(refused, str) else None)))
+            case "lose", [int(at)] if at < len(replicas) > 1:
+                replicas.pop(at).gone = True
+            case _:
+                await settled()
+    await asyncio.gather(*tasks, *(having for _, having in held))
+    await settled()
+    for name, _ in held:
+        await have(name)
+    assert all(replica.adapters.keys() == {name for name, _ in held} for replica in replicas)
+    for name, _ in held:
+        adapters.let_go(name)
+    await settled()
+    assert not any(replica.adapters for replica in replicas)
+
+
+async def test_one_that_a_new_replica_refuses_goes_from_all_and_comes_back_when_it_can() -> None:
+    old, new = Replica(), Replica(refuses="a")
+    replicas = [old]
+    adapters = Adapters(lambda: replicas)
+    for name in "ab":
+        adapters.hold(name)
+        await adapters.have(name, f"/{name}")
+    with adapters.used("a"):  # its replica may be waited for by just this request
+        await adapters.put_on(new)
+    replicas.append(new)
+    await settled()
+    assert [replica.adapters for replica in replicas] == [{"b": "/b"}] * 2
+    with pytest.raises(BadRequestError, match="another base"):
+        await adapters.have("a", "/a")
+    assert [replica.adapters for replica in replicas] == [{"b": "/b"}] * 2
+    new.refuses = None
+    await adapters.have("a", "/a")
+    assert [replica.adapters for replica in replicas] == [{"a": "/a", "b": "/b"}] * 2
+
+
+async def test_who_holds_one_again_while_it_is_unloaded_gets_it_loaded_again() -> None:
+    replica = Replica()
+    adapters = Adapters(lambda: [replica])
+    adapters.hold("a")
+    await adapters.have("a", "/a")
+    replica.gate = asyncio.Event()
+    adapters.let_go("a")
+    await settled()
+    adapters.hold("a")
+    having = asyncio.create_task(adapters.have("a", "/a"))
+    await settled()
+    assert not having.done()
+    replica.gate.set()
+    await having
+    assert replica.adapters == {"a": "/a"}

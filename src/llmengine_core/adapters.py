@@ -30,6 +30,8 @@ class Adapters:
         self._users: Counter[str] = Counter()
         self._unused = asyncio.Event()
         self._holds: Counter[str] = Counter()
+        self._refused: set[str] = set()
+        """Those that a new replica refused, still to be unloaded from the others."""
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,6 +55,7 @@ class Adapters:
         """Load one that is held, unless it is there already. Raises why a replica refuses it."""
         if name not in self._paths:
             async with self._turn:
+                await self._unload_refused()
                 if name not in self._paths:
                     await self.load(name, path)
 
@@ -64,12 +67,15 @@ class Adapters:
                 except LLMEngineError as error:
                     log.warning("the adapter %s could not be unloaded: %s", name, error)
 
-    async def _forget(self, name: str) -> None:
-        """Unload what is no longer among them; those who wait for a replica that refused it aren't waited for."""
+    async def _forget_refused(self) -> None:
         async with self._turn:
-            if name not in self._paths:
-                changes = [session.unload_adapter(name) for session in self._sessions()]
-                await asyncio.gather(*changes, return_exceptions=True)
+            await self._unload_refused()
+
+    async def _unload_refused(self) -> None:
+        while self._refused:
+            name = self._refused.pop()
+            changes = [session.unload_adapter(name) for session in self._sessions()]
+            await asyncio.gather(*changes, return_exceptions=True)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -122,7 +128,8 @@ class Adapters:
                     log.warning("an adapter is no longer there: %s", error)
                     if self._paths.get(name) == path:
                         del self._paths[name]
-                        self._begin(self._forget(name))
+                        self._refused.add(name)
+                        self._begin(self._forget_refused())  # not here: its users may wait for this replica
 
     async def load(self, name: str, path: str) -> None:
         """Load one on all replicas, or, where one of them refuses it, on none."""
