@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 from tests import motor
-from tests.checkpoint_files import hugging_face_folder, small_gguf, smollm2
+from tests.checkpoint_files import hugging_face_folder, safetensors, small_gguf, smollm2
 from tests.motor import put_environment
 
 from llmengine_core.hookspecs import hookimpl
@@ -225,6 +225,36 @@ async def test_m10_an_unknown_model_names_those_that_are_close() -> None:
         await inspect(ModelSpec(name="x", model="gpt"), None, registry(cards=(known,)), SETTINGS)
     ).checkpoint
     assert "known are m" in said(far)
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_adapter_is_seen_beside_its_base(tmp_path: Path) -> None:
+    folder = _made(tmp_path / "adapter")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "acme/m"}')
+    (folder / "adapter_model.safetensors").write_bytes(safetensors({"a": (2, 2)}))
+    (tmp_path / "model").write_bytes(small_gguf())
+    known = card(WeightsSource(url=(tmp_path / "model").as_uri(), format="gguf"))
+    facts = await inspect(
+        ModelSpec(name="x", model="m", checkpoint_path=str(folder)), known, registry(cards=(known,)), SETTINGS
+    )
+    assert facts.checkpoint == await weights(None, known)
+    assert facts.adapter
+    assert (facts.adapter.format, facts.adapter.path, facts.adapter.base) == (
+        "adapter",
+        str(folder),
+        "acme/m",
+    )
+
+    spec = ModelSpec(name="x", model="gpt", checkpoint_path=str(folder))
+    facts = await inspect(spec, None, registry(cards=(known,)), SETTINGS)
+    assert facts.adapter
+    assert "no base model is called 'gpt', and the checkpoint_path is only an adapter" in said(
+        facts.checkpoint
+    )
+    assert facts.checkpoint.problem
+    assert facts.checkpoint.problem.mend == "name the base model that the adapter was trained on"
 
 
 # -- cards -------------------------------------------------------------------------------------------------------

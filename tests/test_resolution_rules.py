@@ -14,6 +14,7 @@ from tests.resolving import (
     REQUANTIZE,
     SAFETENSORS,
     SERVER,
+    STRUCTURED,
     VLLM,
     failing,
     rule,
@@ -272,6 +273,60 @@ def test_what_must_go_with_a_constraint_is_looked_for() -> None:
     assert refusal.fact == "can't do top_k together with a constraint"
     for needs in (Capabilities(top_k=True), Capabilities(structured=frozenset({"json"}))):
         assert resolve(spec(), declarations, LAPTOP, needs=needs).choice
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------
+
+ADAPTER = CheckpointFacts(url="/adapter", path="/adapter", format="adapter", size=4096, base="acme/SmolLM2")
+TAKING = Declared(
+    replace(LLAMA.info, name="choir", capabilities=replace(STRUCTURED, adapters="dynamic")), "choir"
+)
+ADAPTED = replace(LAPTOP, adapter=ADAPTER, backends=HERE | {"choir": HERE["llama_cpp"]})
+
+
+def test_an_adapter_goes_to_a_backend_that_takes_it_while_it_runs() -> None:
+    both = replace(BOTH, backends=(LLAMA, TAKING))
+    plan = resolve(spec(), both, ADAPTED)
+    assert plan.chosen == "choir"
+    assert (plan.adapter, plan.checkpoint) == (ADAPTER, LAPTOP.checkpoint)
+    assert not plan.notes
+    assert failing(plan, "llama_cpp") == {"capabilities"}
+    told = rule(plan, "llama_cpp", "capabilities")
+    assert told.fact == "can't do adapters while it runs (they are loaded by choir)"
+    at_load = Declared(replace(TAKING.info, capabilities=replace(STRUCTURED, adapters="at_load")), "choir")
+    plan = resolve(spec(), replace(BOTH, backends=(at_load,)), ADAPTED)
+    assert rule(plan, "choir", "capabilities").fact.endswith("(they are loaded by none)")
+
+
+def test_the_base_of_an_adapter_is_held_against_the_rules() -> None:
+    strange = replace(ADAPTED, checkpoint=replace(LAPTOP.checkpoint, format="safetensors"))
+    told = rule(resolve(spec(), replace(BOTH, backends=(TAKING,)), strange), "choir", "checkpoint")
+    assert told.fact == "format 'safetensors' (loads gguf)"
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("acme/SmolLM2", False),
+        ("SmolLM2-135M-Instruct", False),
+        ("acme/other-7b", True),
+        ("/runs/3/checkpoint-500", False),
+        (None, False),
+    ],
+)
+def test_an_adapter_that_names_another_base_is_noted(base: str | None, told: bool) -> None:
+    facts = replace(ADAPTED, adapter=replace(ADAPTER, base=base))
+    plan = resolve(spec(), replace(BOTH, backends=(TAKING,)), facts)
+    assert plan.chosen == "choir"
+    assert [note for note in plan.notes if "adapter" in note] == [
+        f"the adapter says that it was trained on {base!r}; whether it fits 'smollm2' shows when it is loaded"
+    ] * told
+
+
+def test_a_plan_in_words_shows_the_adapter_under_its_base() -> None:
+    lines = explain(resolve(spec(), replace(BOTH, backends=(TAKING,)), ADAPTED)).splitlines()
+    assert lines[1].startswith("  weights  /weights/model.gguf (gguf, ")
+    assert lines[2] == "  adapter  /adapter (adapter, 4,096 bytes, trained on 'acme/SmolLM2')"
 
 
 # -- M10 and the texts -------------------------------------------------------------------------------------------

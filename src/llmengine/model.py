@@ -81,7 +81,8 @@ class Model(APIEngine):
             inference_framework: a member of the enum, "auto", or any name that a plugin registers.
             num_shards: how many GPUs each worker spreads the model over, at least 1; at most ``gpus``.
             quantize: a method that the framework or a plugin offers.
-            checkpoint_path: a folder or archive of weights, local or by URL; None is the base model's own.
+            checkpoint_path: a folder or archive of weights, local or by URL, or of an adapter for the base model;
+                None is the base model's own.
             cpus: for each worker, at least 1; None infers it from the model's size, as for the next three.
             memory: for each worker, as Kubernetes writes amounts: "24Gi", "512Mi".
             storage: for each worker, likewise.
