@@ -7,7 +7,7 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -110,23 +110,30 @@ class Pool(Session):
             worker = min(self._workers, key=lambda w: w.active)
             try:
                 return await worker.session.count_tokens(prompt)
-            except SessionLost:
+            except SessionLost as error:
                 self._lost(worker)
                 if attempt == ATTEMPTS:
-                    raise
+                    raise await worker.explained(error) from error
         raise AssertionError("unreachable")
 
     async def load_adapter(self, name: str, path: str) -> None:
-        await self.ready(None)
-        await self.adapters.load(name, path)
+        await self._on_replicas(lambda: self.adapters.load(name, path))
 
     async def unload_adapter(self, name: str) -> None:
         await self.adapters.unload(name)
 
     async def have_adapter(self, adapter: Adapter) -> None:
         """Load an adapter that is held in ``adapters``, unless it is there. Raises why a replica refuses it."""
+        await self._on_replicas(lambda: self.adapters.have(adapter.name, adapter.path))
+
+    async def _on_replicas(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Make a change that needs a replica; where it was the end of all, with how one of them ended."""
         await self.ready(None)
-        await self.adapters.have(adapter.name, adapter.path)
+        worker = self._workers[0]
+        try:
+            await change()
+        except SessionLost as error:
+            raise await worker.explained(error) from error
 
     def close_now(self) -> None:
         """Put nothing in the place of replicas that end from here on; safe from any thread, without a loop."""

@@ -113,6 +113,41 @@ async def test_users_are_told_the_reason(runtime: LocalRuntime, bare: str) -> No
         await pool.aclose()
 
 
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("raise", rf"the adapter 'bad' that is loaded failed: RuntimeError: the toy is broken{AT}broken"),
+        ("memory", rf"the adapter 'bad' that is loaded failed: MemoryError{AT}out_of_memory"),
+        ("hang", rf"it hung: the adapter 'bad' that is loaded {SEEN}<lambda>"),
+    ],
+)
+async def test_an_adapter_that_is_a_workers_end_is_told_with_the_reason(
+    runtime: LocalRuntime, bare: str, tmp_path: Path, what: str, reason: str
+) -> None:
+    (tmp_path / "adapter").write_text(f"fault:adapter:{what}")
+    backend = ToyBackend(hang_seconds=HANGS)
+    bounds = Bounds(min_workers=0, max_workers=1, per_worker=4)
+    pool = Pool(deployment(python=bare, adapters=True), backend, runtime, bounds)
+    try:
+        with pytest.raises(SessionLost, match=reason):
+            await pool.load_adapter("bad", str(tmp_path))
+        assert [chunk async for chunk in pool.generate(request("on another replica"))][-1].usage
+    finally:
+        await pool.aclose()
+
+
+async def test_a_prompt_that_is_every_workers_end_is_told_with_the_reason(
+    runtime: LocalRuntime, bare: str
+) -> None:
+    bounds = Bounds(min_workers=0, max_workers=1, per_worker=4)
+    pool = Pool(deployment(python=bare), ToyBackend(), runtime, bounds)
+    try:
+        with pytest.raises(SessionLost, match=rf"the encoder failed: it called sys\.exit\(3\){AT}<lambda>"):
+            await pool.count_tokens(Text("fault:encode:exit"))
+    finally:
+        await pool.aclose()
+
+
 # -- while it loads
 
 

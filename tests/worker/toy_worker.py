@@ -126,9 +126,11 @@ class ToyEngine(Engine):
 
     def load_adapter(self, name: str, path: str) -> None:
         try:
-            self._adapters[name] = crc32(Path(path, "adapter").read_bytes())
+            weights = Path(path, "adapter").read_text()
         except OSError as error:
             raise Refused(f"no adapter in {path}: {error.strerror}") from error
+        fault(weights, "adapter")
+        self._adapters[name] = crc32(weights.encode())
         self._note("load", name)
 
     def unload_adapter(self, name: str) -> None:
