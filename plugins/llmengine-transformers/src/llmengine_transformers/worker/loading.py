@@ -16,7 +16,7 @@ from transformers.utils import logging
 from llmengine_core.worker.contract import OnLoad, Refused
 from llmengine_transformers.worker.checkpoint import Checkpoint, look
 from llmengine_transformers.worker.files import listed, read_tensors
-from llmengine_transformers.worker.memory import check_room, is_out_of_memory, out_of_memory
+from llmengine_transformers.worker.memory import check_room, give_back, is_out_of_memory, out_of_memory
 from llmengine_transformers.worker.text import Text
 from llmengine_transformers.worker.wide import multiplies, widen
 
@@ -74,6 +74,7 @@ def load(
         options["device_map"] = device
     model = _model(checkpoint, on_load, device, {"config": config, "dtype": dtype} | options)
     model.eval().requires_grad_(False)
+    give_back()
     _check_numbers(checkpoint.folder, model)
     if device == "cpu" and not multiplies(model.dtype):
         widen(model)

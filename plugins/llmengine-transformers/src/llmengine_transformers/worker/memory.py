@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
 
 from llmengine_core.worker.contract import Refused
 
-__all__ = ["check_room", "free_memory", "is_out_of_memory", "out_of_memory"]
+__all__ = ["check_room", "free_memory", "give_back", "is_out_of_memory", "out_of_memory"]
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -45,3 +47,11 @@ def out_of_memory(size: int, device: str, error: Exception | None = None) -> str
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed; PyTorch says it of the CPU in words only."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def give_back() -> None:
+    """Return to the system what was freed, where the C library would keep it: 240 MB of SmolLM2 in 8 bits."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU one has it
+    if trim is not None:
+        trim(0)
