@@ -102,6 +102,32 @@ async def test_m10_an_update_brings_another_adapter_and_what_runs_keeps_its_own(
     assert len(SESSIONS) == 1
 
 
+async def test_m10_an_update_to_the_same_folder_takes_what_lies_there_now(
+    engine: Engine, tmp_path: Path
+) -> None:
+    folder = adapter(tmp_path / "mine", "soprano")
+    await create(engine, "mine", folder)
+    assert await complete(engine, "mine") == "soprano: la"
+    (folder / "voice").write_text("baritone")
+    assert await complete(engine, "mine") == "soprano: la"
+    await engine.models.update("mine", {"checkpoint_path": str(folder)})
+    assert (await engine.models.wait("mine")).status is ModelStatus.READY
+    assert await complete(engine, "mine") == "baritone: la"
+    (session,) = SESSIONS
+    await becomes(lambda: list(session.voices.values()) == ["baritone"])
+    (folder / "voice").unlink()
+    await engine.models.update("mine", {"checkpoint_path": str(folder)})
+    assert (await engine.models.wait("mine")).status is ModelStatus.UPDATE_FAILED
+    assert await complete(engine, "mine") == "baritone: la"
+
+
+async def test_another_process_serves_what_one_created(settings: Settings, tmp_path: Path) -> None:
+    async with Engine(settings, plugins=[echo, choir]) as one:
+        await create(one, "mine", adapter(tmp_path / "high", "soprano"))
+    async with Engine(settings, plugins=[echo, choir]) as two:
+        assert await complete(two, "mine") == "soprano: la"
+
+
 async def test_a_request_that_is_about_to_begin_finds_the_adapter_it_was_promised(
     engine: Engine, tmp_path: Path
 ) -> None:

@@ -104,8 +104,11 @@ class Serving:
             raise await self._catalog.missing(name, caller)
         return served
 
-    async def _enter(self, name: str) -> Served | None:
-        """Serve the model as it stands now; what served it before lets its requests finish."""
+    async def _enter(self, name: str, *, afresh: bool = False) -> Served | None:
+        """Serve the model as it stands now; what served it before lets its requests finish.
+
+        ``afresh`` looks at its files again, also where nothing else has changed.
+        """
         async with self._turns[name]:
             old = self._served.get(name)
             record = await self._catalog.find(name)
@@ -113,7 +116,7 @@ class Serving:
                 self._drop(name)
                 return None
             same = old is not None and (old.record.spec, old.record.plan) == (record.spec, record.plan)
-            if old is not None and same and not await _homeless(old.pool):
+            if old is not None and same and not afresh and not await _homeless(old.pool):
                 served = replace(old, record=record, checked_at=time.monotonic())
             else:
                 pool, adapter = await self._lease(record.spec, record.plan)
@@ -197,7 +200,7 @@ class Serving:
                 try:
                     async with self._tried(record, spec, plan):
                         if await self._catalog.change(name, _unless_changed(record, ready)) is not None:
-                            await self._enter(name)
+                            await self._enter(name, afresh=True)
                 except LLMEngineError as error:
                     if await self._failed(name, error.message, of=record):
                         raise
@@ -238,6 +241,9 @@ class Serving:
 
     async def _present(self, record: ModelRecord) -> tuple[str, Adapter | None] | None:
         """What a model runs; None where that is gone, so that a change is what mends it."""
+        served = self._served.get(record.spec.name)
+        if served is not None and (served.record.spec, served.record.plan) == (record.spec, record.plan):
+            return served.pool.deployment.key, served.adapter  # its files may be others by now
         try:
             return await self._form(record.spec, record.plan)
         except LLMEngineError:
