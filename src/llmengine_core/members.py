@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 
 from llmengine_core.errors import ServerError
@@ -71,6 +72,11 @@ async def launch(
     if spec is None:
         endpoint = Endpoint(address=str(deployment.options.get("address", "")), key="")
         return Member(None, await backend.connect(endpoint, deployment))
+    if deployment.python and not await asyncio.to_thread(os.access, deployment.python, os.X_OK):
+        raise ServerError(
+            f"the environment that {deployment.backend} ran in is gone: there is no {deployment.python}. "
+            f"Mend: llmengine engines install {deployment.backend} --version {deployment.version}"
+        )
     limit = asyncio.timeout(seconds)
     try:
         async with limit:

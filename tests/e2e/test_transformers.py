@@ -63,10 +63,12 @@ def plan_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def worker(torch_home: Path) -> int:
-    """The process id of the one that serves the small model, idle and warm."""
-    before = workers_of(torch_home)
+    """The process id of the one that serves the small model, and of no other; it stands ready."""
+    home_engine.shutdown()
+    until(lambda: not workers_of(torch_home), 5, "the workers of other models are gone")
     assert answer(model=SERVED) == " Paris.\n"
-    return (workers_of(torch_home) - before or before).pop()
+    (worker,) = workers_of(torch_home)
+    return worker
 
 
 def ask(**options: Any) -> CompletionSyncResponse:
@@ -162,10 +164,30 @@ def test_auto_takes_what_loads_the_weights_as_they_are(smollm2_folder: Path) -> 
 
 
 @pytest.mark.usefixtures("torch_home")
-def test_m03_a_version_that_is_not_here_is_refused_with_the_command_that_brings_it() -> None:
-    with pytest.raises(errors.ResolutionError, match=r"llmengine engines install transformers") as caught:
-        create("refused", None, inference_framework_image_tag="0.0.1")
-    assert "0.0.1" in str(caught.value)
+def test_m03_the_tag_picks_the_version(smollm2_folder: Path) -> None:
+    create("older", smollm2_folder, inference_framework_image_tag="5.12.1")
+    assert answer(model="older") == " Paris.\n"
+    (candidate,) = [each for each in plan_of("older")["candidates"] if each["name"] == "transformers"]
+    assert candidate["version"] == "5.12.1"
+    assert candidate["environment"]["name"].startswith("transformers-5.12.1-")
+
+
+@pytest.mark.usefixtures("torch_home")
+def test_m03_a_version_that_nobody_builds_is_refused_with_those_that_there_are(smollm2_folder: Path) -> None:
+    with pytest.raises(errors.ResolutionError, match=re.escape("only of 5.23.0, 5.12.1")):
+        create("refused", smollm2_folder, inference_framework_image_tag="0.0.1")
+
+
+def test_m03_a_version_that_is_not_here_is_refused_with_the_command_that_brings_it(
+    home: Path, smollm2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMENGINE_HOME", str(home))
+    home_engine.shutdown()
+    try:
+        with pytest.raises(errors.ResolutionError, match=r"engines install transformers --version 5\.12\.1"):
+            create("refused", smollm2_folder, inference_framework_image_tag="5.12.1")
+    finally:
+        home_engine.shutdown()
 
 
 # -- checkpoints that can't be served ----------------------------------------------------------------------------
@@ -290,7 +312,7 @@ def test_an_environment_that_is_deleted_under_a_model_is_named_with_its_mend(
     try:
         create("tiny", tiny_llama(tmp_path / "tiny", smollm2_folder))
         before = ask_tiny("tiny").output.text
-        (environment,) = (linked_copy / "environments").glob("transformers-*")
+        (environment,) = (linked_copy / "environments").glob("transformers-5.23.0-*")
         environment.rename(linked_copy / "away")
         (worker,) = workers_of(linked_copy)
         os.kill(worker, signal.SIGKILL)
