@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmengine_bitsandbytes.quantizer import BITS, BitsAndBytes
 from llmengine_core.worker.contract import Refused
+from llmengine_transformers.worker.adapters import Adapters
 from llmengine_transformers.worker.loading import Loaded, load
 
 NAMES = list(BITS)
@@ -118,6 +120,27 @@ def test_a_stored_checkpoint_comes_back_the_same(method: str, weights: Path, tmp
     for other in set(NAMES) - {method}:
         with pytest.raises(Refused, match="quantized already, in another way"):
             loaded(folder, other)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_adapters_share_a_quantized_base(method: str, weights: Path, tmp_path: Path) -> None:
+    base = loaded(small(weights, tmp_path / "base"), method)
+    ids = torch.arange(30)[None]
+    plain = logits(base, ids)
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(base.model, config).eval()
+    with torch.inference_mode():
+        expected = tuned(input_ids=ids).logits[0].float()
+    tuned.save_pretrained(tmp_path / "adapter")
+    tuned.unload()
+    adapters = Adapters(base.model)
+    adapters.load("mine", str(tmp_path / "adapter"))
+    with adapters.rows(["mine"]):
+        found = logits(base, ids)
+    scale = float((expected - plain).abs().max())
+    assert scale > 0.05
+    assert float((found - expected).abs().max()) < 0.05 * scale
+    assert torch.equal(logits(base, ids), plain)
 
 
 def test_damage_shows_in_the_logits_of_quantized_weights(weights: Path, tmp_path: Path) -> None:

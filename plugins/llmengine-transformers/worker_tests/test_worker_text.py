@@ -154,6 +154,11 @@ def test_tokens_are_taken_as_they_are_within_the_embedding() -> None:
             text.encode((3, outside))
 
 
+def test_c01_a_lone_surrogate_is_refused() -> None:
+    with pytest.raises(Refused, match=r"character 1 of the prompt is the lone surrogate '\\ud800'"):
+        text_of("byte_level")[1].encode("a\ud800")
+
+
 def test_a_text_of_no_tokens_is_refused() -> None:
     with pytest.raises(Refused, match="no tokens"):
         text_of("word_piece")[1].encode(" ")

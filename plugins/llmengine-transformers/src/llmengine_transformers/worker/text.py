@@ -58,6 +58,13 @@ class Text:
         return Decoding(self._bytes)
 
     def _ids(self, text: str) -> tuple[int, ...]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            at = error.start
+            raise Refused(
+                f"character {at} of the prompt is the lone surrogate {text[at]!r}; send valid text"
+            ) from None
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def _checked(self, ids: Any) -> tuple[int, ...]:
