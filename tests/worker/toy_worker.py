@@ -114,6 +114,7 @@ class ToyEngine(Engine):
     def step(self) -> Sequence[Emitted]:
         assert self._rows, "stepped for nobody"
         if self._gate is not None:
+            self._note("waits")
             os.read(self._gate, 1)
         self._note("step", *self._rows)
         for row in self._rows.values():

@@ -39,12 +39,17 @@ class Connection:
         self._unsent = bytearray()
         self._lock = threading.Lock()
 
-    def send(self, data: bytes) -> None:
-        """Send what goes out at once, and see to the rest. Nothing happens once it is gone."""
+    def send(self, data: bytes, *, last: bool = False) -> None:
+        """Send what goes out at once, and see to the rest. Nothing happens once it is gone.
+
+        After the ``last`` it is, also where there is a rest.
+        """
         with self._lock:
             if self.gone:
                 return
             sent = 0 if self._unsent else self._write(data)
+            if last:
+                self.gone = True
             if sent == len(data):
                 return
             self._unsent += data[sent:]
@@ -153,7 +158,7 @@ class Connections:
         except Broken as error:
             if connection.known:
                 log.warning("the core can't be understood: %s", error)
-                connection.send(frame("broken", str(error)))
+                connection.send(frame("broken", str(error)), last=True)
             connection.gone = True
         except OSError:
             connection.gone = True
