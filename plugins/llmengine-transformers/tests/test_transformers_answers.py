@@ -6,17 +6,23 @@ import asyncio
 import json
 import math
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers_engine import CONTEXT, Engine, lark, request_for
+from transformers_engine import CONTEXT, Engine, lark, request_for, started
 
 from llmengine_core.errors import BadRequestError
+from llmengine_core.runtime_local import LocalRuntime
 from llmengine_core.types.generation import Message, Messages, Text, TokenIds
+from llmengine_core.types.launch import Deployment
 
 pytestmark = pytest.mark.environment
 
 FRANCE = "The capital of France is"
+PLAIN = "1, 2, 3, 4, 5, 6,"
+"""What nobody goes on with in two ways."""
 ENDLESS = "Once upon a time"
 LONG = TokenIds(tuple(330 + at % 50 for at in range(600)))
 """Many steps' worth of prompt."""
@@ -200,6 +206,21 @@ async def test_c10_prompts_that_are_being_read_are_dropped(engine: Engine) -> No
             await reading
     await idle(engine)
     assert engine.cpu_seconds() - before < cost  # a half of what both would have taken
+
+
+async def test_two_workers_answer_side_by_side(
+    engine: Engine, deployment: Deployment, tmp_path: Path
+) -> None:
+    runtime = LocalRuntime(tmp_path)
+    try:
+        async with started(
+            runtime, replace(deployment, context_length=256, options={"dtype": "float32"})
+        ) as other:
+            answers = await asyncio.gather(*(each.complete(PLAIN, max_tokens=6) for each in (engine, other)))
+            assert other.session.facts.context_length == 256
+            assert answers[0].text == answers[1].text
+    finally:
+        await runtime.aclose()
 
 
 async def idle(engine: Engine) -> None:

@@ -74,6 +74,7 @@ def register_backends() -> list[BackendInfo]:
             accelerators=frozenset({"cpu"}),
             environment=ENVIRONMENT,
             probe="llmengine_transformers.host:problems",
+            memory_factor=1.3,  # 1.05 at 1.5 GB of weights, 1.3 at 0.27 GB
             takes_masker=True,
             remote_code=True,
         )
