@@ -193,12 +193,15 @@ async def test_lines_may_come_in_any_pieces(worker: Worker, cuts: list[int]) -> 
 
 
 async def test_who_does_not_read_harms_nobody(worker: Worker, known: Caller) -> None:
-    """Its tokens wait in the worker, more of them than a socket holds; others get theirs."""
+    """Its tokens wait in the worker, more of them than a socket holds; others get theirs, and it gets all at last."""
     known.say(*(["generate", n, "x", {**VALUES, "max_tokens": 900}] for n in range(1, 31)))
-    assert (await worker.complete("once")).completion_tokens == 16
-    heard = b""
-    while heard.count(b'"length"') < 30:
-        heard += await asyncio.to_thread(known.socket.recv, 1 << 20)
+    after_all = await worker.complete("once", max_tokens=900)
+    assert after_all.completion_tokens == 900
+    known.send(b"garbage\n")
+    *heard, (last, _) = await asyncio.to_thread(known.hear)
+    entries = [entry for kind, *rest in heard if kind == "step" for entry in rest[0]]  # type: ignore[attr-defined]
+    assert len(entries) == 30 * 900
+    assert last == "broken"
 
 
 @pytest.fixture

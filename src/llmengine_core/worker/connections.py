@@ -35,21 +35,19 @@ class Connection:
         self.known = False
         """Whether it has shown the key."""
         self.gone = False
+        self.ending = False
+        """Whether it was given the last that it is sent; it goes once that is out."""
         self._changed = changed
         self._unsent = bytearray()
         self._lock = threading.Lock()
 
     def send(self, data: bytes, *, last: bool = False) -> None:
-        """Send what goes out at once, and see to the rest. Nothing happens once it is gone.
-
-        After the ``last`` it is, also where there is a rest.
-        """
+        """Send what goes out at once, and see to the rest. Nothing happens after the ``last``, or once it is gone."""
         with self._lock:
-            if self.gone:
+            if self.gone or self.ending:
                 return
+            self.ending = last
             sent = 0 if self._unsent else self._write(data)
-            if last:
-                self.gone = True
             if sent == len(data):
                 return
             self._unsent += data[sent:]
@@ -158,8 +156,10 @@ class Connections:
         except Broken as error:
             if connection.known:
                 log.warning("the core can't be understood: %s", error)
+                self._on_gone(connection)
                 connection.send(frame("broken", str(error)), last=True)
-            connection.gone = True
+            else:
+                connection.gone = True
         except OSError:
             connection.gone = True
 
@@ -178,10 +178,12 @@ class Connections:
         """Wait for what it wants, or let go of it."""
         if connection.socket.fileno() < 0:
             return
-        if connection.gone:
+        if connection.gone or (connection.ending and not connection.unsent):
             self._drop(connection)
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.unsent else 0)
+        wanted = 0 if connection.ending else selectors.EVENT_READ
+        if connection.unsent:
+            wanted |= selectors.EVENT_WRITE
         if self._selector.get_key(connection.socket).events != wanted:
             self._selector.modify(connection.socket, wanted, lambda mask: self._react(connection, mask))
 
