@@ -30,14 +30,14 @@ def python(request: pytest.FixtureRequest, bare: str) -> str:
     return {"ours": sys.executable, "bare": bare}[request.param]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalRuntime]:
     runtime = LocalRuntime(tmp_path_factory.mktemp("home"))
     yield runtime
     await runtime.aclose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def worker(runtime: LocalRuntime, python: str) -> AsyncIterator[Worker]:
     """One that ends about every tenth token, and enforces constraints."""
     async with working(
