@@ -208,7 +208,9 @@ class Provisioner:
     async def _apply(
         self, step: TransformStep, source: Path, digest: str, subject: str, place: Place | None
     ) -> tuple[Path, str]:
-        derived = _digest(json.dumps([digest, step.transform, step.target_format, step.method]))
+        derived = _digest(
+            json.dumps([digest, step.transform, step.revision, step.target_format, step.method])
+        )
         suffix = ".gguf" if step.target_format == "gguf" else ""
         target = self._weights / "derived" / derived / f"{step.method or step.target_format}{suffix}"
 

@@ -233,6 +233,7 @@ def _step(info: TransformInfo, method: str | None = None) -> TransformStep:
         source_format=info.source_format,
         target_format=info.target_format,
         method=method,
+        revision=info.revision,
     )
 
 

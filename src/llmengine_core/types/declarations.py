@@ -142,6 +142,8 @@ class TransformInfo(Info):
     """Model architectures that it can work on; None where only trying tells."""
     environment: EnvironmentSpec | None = None
     """Where it runs; None for the current one."""
+    revision: int = 1
+    """Raised when it comes to write other bytes of the same checkpoint: what an earlier one made isn't taken then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,6 +173,8 @@ class TransformStep:
     source_format: str
     target_format: str
     method: str | None = None
+    revision: int = 1
+    """``TransformInfo.revision`` when this was planned."""
     python: str = ""
     """The interpreter that it runs in, absolute; "" for the one that runs us."""
 
