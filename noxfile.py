@@ -86,10 +86,8 @@ def contract(session: nox.Session, plugin: str) -> None:
 @nox.session
 def engines(session: nox.Session) -> None:
     """Engine environments built by our own commands, and every test that needs them: real torch on the CPU."""
-    cache = session.cache_dir.resolve()
-    home, weights = cache / "engines", cache / "smollm2-135m-instruct"
-    session.env.update(LLMENGINE_HOME=str(home), LLMENGINE_TEST_ENGINES=str(home), OMP_NUM_THREADS="1")
-    session.env.update(LLMENGINE_TEST_WEIGHTS=str(weights))
+    home, weights = with_engines(session)
+    session.env.update(LLMENGINE_HOME=str(home), OMP_NUM_THREADS="1")
     session.run("llmengine", "engines", "install", "transformers", "--quantize", "bitsandbytes")
     session.run("llmengine", "engines", "install", "transformers", "--version", "5.12.1")
     if not weights.exists():
@@ -97,6 +95,14 @@ def engines(session: nox.Session) -> None:
         session.run("llmengine", "transforms", "run", "gguf_to_safetensors", str(gguf), str(weights))
     session.run("pytest", "-m", "environment", *session.posargs)
     in_environment(session, home)
+
+
+def with_engines(session: nox.Session) -> tuple[Path, Path]:
+    """Where `engines` builds environments, and where it puts the small model's weights; programs are told."""
+    cache = session.cache_dir.resolve()
+    home, weights = cache / "engines", cache / "smollm2-135m-instruct"
+    session.env.update(LLMENGINE_TEST_ENGINES=str(home), LLMENGINE_TEST_WEIGHTS=str(weights))
+    return home, weights
 
 
 def in_environment(session: nox.Session, home: Path) -> None:
@@ -142,7 +148,8 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: scripts that print ratios from one run."""
+    """The benchmarks: scripts that print ratios from one run; those of torch need `engines` to have run."""
+    with_engines(session)
     for script in sorted(ROOT.glob("benchmarks/bench_*.py")):
         session.run("python", str(script), *session.posargs)
 
