@@ -131,8 +131,9 @@ class Reception:
         command = command_of(line)
         live = self._live.setdefault(caller, {})
         if command.name == "cancel":
-            if command.id in live:
-                self._drop(live.pop(command.id))
+            # Whoever answers it may be just now taking it out.
+            if (asked := live.pop(command.id, None)) is not None:
+                self._drop(asked)
         elif command.id in live:
             raise Broken(f"the id {command.id} stands for another request")
         else:
