@@ -31,7 +31,7 @@ def order(**options: Any) -> Order:
 
 orders = st.builds(
     order,
-    temperature=st.sampled_from([0.0, 1e-30, 0.01, 0.5, 1.0]),
+    temperature=st.sampled_from([0.0, 5e-324, 1e-50, 1e-30, 0.01, 0.5, 1.0]),
     top_k=st.none() | st.integers(1, 50),
     top_p=st.sampled_from([1e-9, 0.3, 0.9, 0.999, 1.0]),
     presence_penalty=st.sampled_from([0.0, 0.5, 2.0]),

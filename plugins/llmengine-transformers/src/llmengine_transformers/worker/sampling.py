@@ -13,6 +13,8 @@ __all__ = ["Choice", "choose", "draw", "nucleus"]
 
 CANDIDATES = 128
 """Likeliest tokens that are looked at first, where not all of them count."""
+COLDEST = torch.finfo(torch.float32).tiny
+"""A temperature below which nothing changes any more; the smallest ones would be 0 as float32, and 0 / 0 no number."""
 
 
 @dataclass(slots=True)
@@ -69,7 +71,8 @@ def choose(
         if at:
             # Less the maximum first: a tiny temperature then makes −∞ of the others, and no ∞ − ∞.
             scores = logits[at] - best.values[at, None]
-            scores /= torch.tensor([[choices[n].order.temperature] for n in at], device=logits.device)
+            heats = [[max(choices[n].order.temperature, COLDEST)] for n in at]
+            scores /= torch.tensor(heats, device=logits.device)
             for n, token in zip(at, sample(scores, [choices[n] for n in at]), strict=True):
                 tokens[n] = token
     for each, token in zip(choices, tokens, strict=True):
