@@ -67,6 +67,13 @@ def test_prompts_arrive_as_they_were_sent(sent: object, prompt: Prompt) -> None:
     )
 
 
+@pytest.mark.parametrize("odd", [10**400, -(10**400), float("nan"), float("inf"), -0.1, 1.1, True, "1", None])
+def test_c02_a_temperature_out_of_range_is_broken(odd: object) -> None:
+    line = json.dumps(["generate", 3, "x", VALUES | {"temperature": odd}]).encode()
+    with pytest.raises(Broken, match="temperature is"):
+        command_of(line)
+
+
 TOKENS = st.builds(
     Emitted,
     order=st.just(5),

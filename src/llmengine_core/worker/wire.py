@@ -25,7 +25,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, TypeAlias
 
 from llmengine_core.worker.contract import Emitted, Prompt
@@ -133,7 +132,7 @@ def _turn(value: object) -> tuple[str, str]:
 
 
 def _number(low: float, high: float) -> Callable[[object], bool]:
-    return lambda value: type(value) in (int, float) and isfinite(value) and low <= value <= high  # type: ignore[arg-type,operator]
+    return lambda value: type(value) in (int, float) and low <= value <= high  # type: ignore[operator]
 
 
 def _whole(low: int | None) -> Callable[[object], bool]:
