@@ -30,7 +30,7 @@ print(json.dumps({
     "modules": sorted(sys.modules),
 }))
 """
-FIRST_PARTY = {"core", "llamacpp", "llguidance", "localdisk", "sqlite"}
+FIRST_PARTY = {"bitsandbytes", "core", "llamacpp", "llguidance", "localdisk", "sqlite", "transformers"}
 
 
 @pytest.fixture

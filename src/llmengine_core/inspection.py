@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from llmengine_core import environments
 from llmengine_core.host import host_facts
 from llmengine_core.plugins import describe_error, import_object
 from llmengine_core.recipes import environment_specs
 from llmengine_core.registry import Registry
-from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
 from llmengine_core.types.models import ModelCard, ModelSpec
 from llmengine_core.types.plan import BackendFacts, CheckpointFacts, EnvironmentFacts, Facts, Problem
 from llmengine_core.weights import find_base, find_weights
+
+if TYPE_CHECKING:
+    from llmengine_core.settings import Settings
 
 __all__ = ["inspect", "look_around"]
 
