@@ -48,4 +48,6 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
     typed = [*ROOT.glob("src/*/py.typed"), *ROOT.glob("plugins/*/src/*/py.typed")]
     packages = [path.parent.name for path in typed]
     with blockbuster_ctx(packages) as blockbuster:
+        # Coverage locks its own records when a line is the first of its file to run; that isn't our code's doing.
+        blockbuster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
         yield blockbuster
