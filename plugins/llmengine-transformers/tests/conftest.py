@@ -17,9 +17,7 @@ from transformers_engine import CONTEXT, Engine, started
 
 
 @pytest.fixture(scope="session")
-def deployment(engines_home: Path, smollm2_folder: Path) -> Deployment:
-    pythons = sorted(engines_home.glob("environments/transformers-*/bin/python"))
-    assert pythons, "nox -s engines builds one"
+def deployment(transformers_python: str, smollm2_folder: Path) -> Deployment:
     return Deployment(
         backend="transformers",
         version="any",
@@ -28,7 +26,7 @@ def deployment(engines_home: Path, smollm2_folder: Path) -> Deployment:
         context_length=CONTEXT,
         per_worker=2,
         options={"threads": 1},
-        python=str(pythons[-1]),
+        python=transformers_python,
         masker="llmengine_llguidance.worker.masker:LLGuidanceMasker",
     )
 
