@@ -183,6 +183,15 @@ def metaspace(folder: Folder) -> None:
     folder.tokenizer["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
 
 
+NO_TEXT = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [1], "tokens": ["<|end|>"]}},
+}
+"""Puts a token around a text, and leaves out the text."""
+
+
 @engine
 @pytest.mark.parametrize(
     ("how", "message"),
@@ -202,6 +211,8 @@ def metaspace(folder: Folder) -> None:
         (change("config", vocab_size=2**31 - 1), r"embed_tokens\.weight has the shape"),
         (change("tokenizer", model={"type": "BPE"}), "its files are not as they should be: KeyError"),
         (change("config", num_hidden_layers="many"), "num_hidden_layers='many'"),
+        (change("config", rms_norm_eps=10**400), "its files are not as they should be: OverflowError"),
+        (change("tokenizer", post_processor=NO_TEXT), "its files are not as they should be: IndexError"),
         (change("config", tie_word_embeddings=False), r"no tensor lm_head\.weight"),
         (change("config", vocab_size=100), r"embed_tokens\.weight has the shape"),
         (add("model.layers.0.self_attn.sinks"), r"a tensor model\.layers\.0\.self_attn\.sinks"),

@@ -145,7 +145,7 @@ def main() -> None:
             work.write(target, lambda done: report(progress=done, phase="transform"))
             target.flush()
             os.fsync(target.fileno())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError) as error:
         odd = (
             ""
             if isinstance(error, ValueError)
