@@ -33,7 +33,8 @@ def orders() -> list[Order]:
 
 def come_and_go(engine: Any) -> dict[int, list[Emitted]]:
     """Four rows at most; others join as soon as there is room, and the sixth is dropped on its way."""
-    waiting, there = orders(), set()
+    waiting = orders()
+    there: set[int] = set()
     found: dict[int, list[Emitted]] = {order.id: [] for order in waiting}
     while waiting or there:
         while waiting and len(there) < 4:
@@ -63,7 +64,8 @@ def library_greedy(model: Any, order: Order, count: int) -> list[int]:
         do_sample=False,
         eos_token_id=END,
     )
-    return found[0, len(order.tokens) :].tolist()
+    tokens: list[int] = found[0, len(order.tokens) :].tolist()
+    return tokens
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

@@ -26,7 +26,8 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def order(**options: Any) -> Order:
-    return Order(**{"id": 0, "tokens": (1,), "max_tokens": 9, "logprobs": True} | options)
+    values: dict[str, Any] = {"id": 0, "tokens": (1,), "max_tokens": 9, "logprobs": True}
+    return Order(**values | options)
 
 
 orders = st.builds(
@@ -55,7 +56,8 @@ def reference(logits: np.ndarray, order: Order, said: list[int], forbidden: set[
         }
     kept = likely[: order.top_k]
     whole = sum(weights[t] for t in kept)
-    total, found = 0.0, {}
+    found: dict[int, float] = {}
+    total = 0.0
     for token in kept:
         if total >= order.top_p * whole and found:
             break
