@@ -30,6 +30,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llmengine_transformers.worker import dequantize
 from llmengine_transformers.worker.gguf_file import NotFit, read
+from llmengine_transformers.worker.gguf_rope import rope_parameters
 from llmengine_transformers.worker.gguf_tokenizer import PRE_TOKENIZERS
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -223,6 +224,13 @@ def test_what_is_not_known_to_come_out_right_is_refused(
 ) -> None:
     with pytest.raises(NotFit, match=message):
         converted(small_ggufs.write(tmp_path / "x.gguf", **how), tmp_path / "out")
+
+
+def test_positions_that_are_stretched_without_end_are_refused() -> None:
+    waves = 2 * np.pi * 10_000.0 ** (np.arange(0, 64, 2) / 64)
+    share = np.clip((8_192 / waves - 1) / 3, 0, 1)
+    with np.errstate(divide="ignore"), pytest.raises(NotFit, match="scale positions in a way"):
+        rope_parameters(10_000.0, 64, 1 / share)
 
 
 @given(data=st.data())

@@ -23,7 +23,9 @@ def rope_parameters(base: float, head_size: int, divisors: np.ndarray | None) ->
     factor = float(divisors.max())
     waves = 2 * np.pi * base ** (np.arange(0, head_size, 2) / head_size)
     share = np.clip((ORIGINAL / waves - LOW) / (HIGH - LOW), 0, 1)
-    if not np.allclose(1 / ((1 - share) / factor + share), divisors, rtol=1e-5, atol=0):
+    if not np.isfinite(factor) or not np.allclose(
+        1 / ((1 - share) / factor + share), divisors, rtol=1e-5, atol=0
+    ):
         raise NotFit("its rope_freqs.weight scale positions in a way that isn't known here")
     return {
         "rope_type": "llama3",
