@@ -174,6 +174,16 @@ def test_what_is_there_is_replaced_only_where_that_is_forced(run: Run, folder: b
     assert left() == ["crate"]
 
 
+def test_a_tree_of_folders_is_not_replaced_even_where_that_is_forced(run: Run) -> None:
+    kept = Path("crate/pictures/old")
+    kept.parent.mkdir(parents=True)
+    kept.write_text("old")
+    done = run("transforms", "run", "wrap", "echo.gguf", "crate", "--force")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "crate holds the folder 'pictures', and --force replaces weights" in done.stderr
+    assert (kept.read_text(), left()) == ("old", ["crate"])
+
+
 def test_ctrl_c_leaves_nothing(program: Program) -> None:
     with program.running(
         "transforms", "run", "wrap_ways", "echo.gguf", "crate", "--method", "hang"

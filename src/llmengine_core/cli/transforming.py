@@ -104,9 +104,9 @@ async def transform(
     spec = ModelSpec(name=name, model=name, checkpoint_path=str(source))
     checkpoint = await find_weights(spec, None, registry)
     path = _fit(info, checkpoint, source)
-    target = await asyncio.to_thread(_free, target, path, force=force)
     python = await asyncio.to_thread(Places(settings, registry).of_transform, info)
     try:
+        target = await asyncio.to_thread(_free, target, path, force=force)
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=f".{target.name}-", dir=target.parent))
         try:
             made = folder / target.name
@@ -164,7 +164,20 @@ def _free(target: Path, source: Path, *, force: bool) -> Path:
         raise BadRequestError(f"TARGET {target} and SOURCE {source} lie in one another; name another target")
     if not force and (target.exists() or target.is_symlink()):
         raise BadRequestError(f"{target} exists. Mend: name another target, or --force")
+    held = _folder_in(target)
+    if held is not None:
+        raise BadRequestError(
+            f"{target} holds the folder {held!r}, and --force replaces weights, not trees of folders. "
+            "Mend: name another target, or remove it yourself"
+        )
     return target
+
+
+def _folder_in(target: Path) -> str | None:
+    """A folder in the folder that would be replaced: then it is more than a checkpoint, a home for instance."""
+    if target.is_symlink() or not target.is_dir():
+        return None
+    return next((each.name for each in sorted(target.iterdir()) if each.is_dir()), None)
 
 
 def _put(made: Path, target: Path, aside: Path) -> None:

@@ -36,7 +36,7 @@ def list_(console: Console) -> None:
 @click.option(
     "--method", metavar="METHOD", help="How to quantize; only where the transform has several ways."
 )
-@click.option("--force", is_flag=True, help="Put the result in the place of what is at TARGET.")
+@click.option("--force", is_flag=True, help="Put the result in the place of the file or flat folder TARGET.")
 @json_option
 @common_options
 @pass_console
