@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,12 @@ async def test_nobody_there_is_an_error(worker: Worker) -> None:
     endpoint = replace(worker.replica.endpoint, address="unix:/nowhere.sock")
     with pytest.raises(ServerError, match=r"can't connect to /nowhere\.sock: No such file"):
         await ToyBackend().connect(endpoint, deployment())
+
+
+async def test_only_its_user_can_connect(worker: Worker) -> None:
+    path = Path(worker.replica.endpoint.address.removeprefix("unix:"))
+    status = await asyncio.to_thread(path.stat)
+    assert status.st_mode & 0o777 == 0o600
 
 
 @given(data=st.binary(max_size=3000))
