@@ -240,7 +240,15 @@ def test_pieces_of_prompt_fit_the_model_and_the_place(weights: int, per_earlier:
 
 @pytest.mark.parametrize(
     ("trained", "asked", "room", "context"),
-    [(8192, None, 10**6, 8192), (8192, None, 4000, 4000), (8192, 512, 4000, 512), (None, None, 10**6, 512)],
+    [
+        (8192, None, 10**6, 8192),
+        (8192, None, 4000, 4000),
+        (8192, 512, 4000, 512),
+        (None, None, 10**6, 512),
+        (8192, None, 512, 512),
+        (64, None, 64, 64),
+        (8192, 16, 20, 16),
+    ],
 )
 def test_the_context_is_what_the_model_was_trained_for_and_memory_allows(
     trained: int | None, asked: int | None, room: int, context: int
@@ -252,3 +260,9 @@ def test_the_context_is_what_the_model_was_trained_for_and_memory_allows(
 def test_a_context_that_can_not_be_had_is_refused(asked: int, why: str) -> None:
     with pytest.raises(Refused, match=why):
         affordable_context(8192, asked, 4000)
+
+
+@pytest.mark.parametrize(("trained", "room"), [(8192, 511), (8192, 0), (None, 511), (64, 63)])
+def test_rows_that_leave_next_to_no_context_are_refused(trained: int | None, room: int) -> None:
+    with pytest.raises(Refused, match=rf"room for {room} tokens in .* lower per_worker"):
+        affordable_context(trained, None, room)

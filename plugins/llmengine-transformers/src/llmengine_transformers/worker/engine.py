@@ -32,16 +32,23 @@ from llmengine_transformers.worker.sampling import Choice, choose
 __all__ = ["TransformersEngine", "affordable_context"]
 
 LEAST_CONTEXT = 512
-"""Tokens for each request where the checkpoint doesn't say how many it was trained for."""
+"""Tokens for each request where the checkpoint doesn't say how many it was trained for; no fewer are served unasked."""
 
 
 def affordable_context(trained: int | None, asked: int | None, room: int) -> int:
     """Tokens for each request: what was asked for, or what the model was trained for as far as there is room.
 
-    ``room`` is how many tokens the cache may hold for each. Raises ``Refused`` where more was asked for.
+    ``room`` is how many tokens the cache may hold for each. Raises ``Refused`` where more was asked for, or where
+    there is room for next to none.
     """
     if asked is None:
-        return max(1, min(trained or LEAST_CONTEXT, room))
+        wanted = trained or LEAST_CONTEXT
+        if room < min(wanted, LEAST_CONTEXT):
+            raise Refused(
+                f"half of this machine's memory has room for {room} tokens in each request's cache, and fewer than"
+                f" {min(wanted, LEAST_CONTEXT)} aren't served; lower per_worker"
+            )
+        return min(wanted, room)
     if trained is not None and asked > trained:
         raise Refused(
             f"context_length is {asked}; this model was trained for {trained} tokens, so it must be at most that"
