@@ -204,17 +204,20 @@ async def test_what_was_made_is_kept_until_the_weights_change(bench: Bench, tmp_
     assert [name for name, _ in RUNS] == ["unpack", "polish"]
 
 
-async def test_what_another_revision_of_a_transform_made_is_not_taken(bench: Bench, tmp_path: Path) -> None:
+async def test_what_another_revision_of_a_transform_made_is_not_taken(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_environment(tmp_path, "motor-2.0")
     before = await bench.prepare()
-    declared = bench.registry.declarations
-    polish = next(each for each in declared.transforms if each.info.name == "polish")
-    revised = replace(polish, info=replace(polish.info, revision=2))
-    others = tuple(each for each in declared.transforms if each is not polish)
-    facts = await inspect(SPEC, bench.registry.models.get(SPEC.model), bench.registry, bench.settings)
-    plan = resolve(SPEC, replace(declared, transforms=(*others, revised)), facts)
+    plan = await bench.plan()
+    transforms = dict(bench.registry.transforms)
+    loaded = bench.registry.load
+    monkeypatch.setattr(
+        bench.registry, "transforms", transforms | {"polish": replace(transforms["polish"], revision=2)}
+    )
+    monkeypatch.setattr(bench.registry, "load", lambda info: loaded(replace(info, revision=1)))
     RUNS.clear()
-    after = await bench.prepare(plan=plan)
+    after = await bench.prepare(plan=plan)  # as it was stored
     assert [name for name, _ in RUNS] == ["polish"]
     assert after.key != before.key
 

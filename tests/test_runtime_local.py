@@ -102,6 +102,27 @@ async def test_progress_is_passed_on_until_it_is_ready(runtime: LocalRuntime) ->
     assert news == [Progress("tiny", "load", 0.25, 1.0), Progress("tiny", "load", 0.5, 1.0)]
 
 
+async def test_a_replica_sees_where_things_are_and_no_secret_of_ours(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "LLMENGINE_DATABASE_URL", "PGPASSWORD", "SCALE_API_KEY", "VLLM_API_KEY",
+        "XDG_TOKEN",
+    }  # fmt: skip
+    for name in secrets:
+        monkeypatch.setenv(name, "s3cr3t")
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_WAIT_POLICY", "LLMENGINE_HOME"):
+        monkeypatch.setenv(name, "here")
+    replica = await runtime.start(worker(env={"FLAVOUR": "sweet"}))
+    environ = await asyncio.to_thread(Path(f"/proc/{replica.endpoint.facts['pid']}/environ").read_bytes)
+    seen = dict(each.split(b"=", 1) for each in environ.split(b"\0") if each)
+    assert b"s3cr3t" not in seen.values()
+    assert (seen[b"CUDA_VISIBLE_DEVICES"], seen[b"OMP_WAIT_POLICY"], seen[b"LLMENGINE_HOME"]) == (
+        b"here",
+    ) * 3
+    assert {b"PATH", b"FLAVOUR", b"XDG_RUNTIME_DIR"} <= seen.keys()
+
+
 async def test_replicas_share_nothing(runtime: LocalRuntime) -> None:
     endpoints = [(await replica).endpoint for replica in [runtime.start(worker()) for _ in range(3)]]
     assert len({endpoint.address for endpoint in endpoints}) == 3

@@ -49,7 +49,7 @@ def main() -> int:
     family = None
     try:
         if os.getppid() == order["parent"]:  # else it died before the kernel knew that we want to be told
-            family = Family(order["argv"], {**os.environ, **order["env"]})
+            family = Family(order["argv"], order["env"])
             tell(pid=family.pid)
             watch(family, signals, json.dumps(order["document"]).encode() + b"\n")
             family.end(signals, order["grace"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmengine_core.errors import BadRequestError, ServerError
-from llmengine_core.processes import spawn
+from llmengine_core.processes import HARMLESS, spawn
 from llmengine_core.types.progress import OnProgress, Progress
 
 __all__ = ["NOT_FIT", "run_offline"]
@@ -36,7 +36,7 @@ async def run_offline(
         on_progress(Progress(name, "transform", float(message["progress"]), 1.0))
 
     argv = (python or sys.executable, "-I", str(script))
-    child = await spawn(argv, document=document, on_message=on_message)
+    child = await spawn(argv, inherit=HARMLESS, document=document, on_message=on_message)
     try:
         end = await child.wait()
     finally:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 from llmengine_core.types.launch import Exit
 
-__all__ = ["Child", "OnLine", "OnMessage", "close_all", "spawn"]
+__all__ = ["HARMLESS", "Child", "OnLine", "OnMessage", "close_all", "spawn"]
 
 OnMessage: TypeAlias = Callable[[dict[str, Any]], None]
 """Called from the loop with each JSON object that a child wrote on a line of its standard output."""
@@ -42,6 +42,14 @@ HUNG = re.compile(r"^Timeout \((.+)\)!$", re.MULTILINE)
 MARGIN = 3.0
 """Seconds that a supervisor gets beyond its child's grace before it is killed itself."""
 
+HARMLESS = re.compile(
+    r"(?!.*(?:KEY|TOKEN|SECRET|PASSW|CREDENTIAL))"
+    r"(?:PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|TMP|TEMP|LLMENGINE_HOME|HF_HOME"
+    r"|(?:LC|LD|DYLD|XDG|CUDA|NVIDIA|NCCL|HIP|ROCR|ROCM|GGML|LLAMA|OMP|GOMP|KMP|MKL|OPENBLAS|TORCH|PYTORCH|VLLM)_\w+)"
+)
+"""Names of the variables that engines may see: where things are, and what they compute on. Anything else may be a
+secret: a database's address, a hub's token."""
+
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +57,7 @@ async def spawn(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    inherit: re.Pattern[str] | None = None,
     document: Mapping[str, Any] | None = None,
     unlink: Sequence[str | Path] = (),
     grace: float = 2.0,
@@ -59,9 +68,10 @@ async def spawn(
 ) -> Child:
     """Start ``argv`` (an absolute program and its arguments) under a supervisor.
 
-    ``env`` is added to our environment. ``document`` is the one JSON line that the child reads from its
-    standard input; secrets belong there, never in ``argv`` or ``env``. The files in ``unlink`` are removed
-    after the child's end. ``grace`` is how many seconds it gets between SIGTERM and SIGKILL.
+    ``env`` is added to our environment, or to as much of it as the names in ``inherit`` match. ``document`` is the
+    one JSON line that the child reads from its standard input; secrets belong there, never in ``argv`` or
+    ``env``. The files in ``unlink`` are removed after the child's end. ``grace`` is how
+    many seconds it gets between SIGTERM and SIGKILL.
     ``on_end`` is called from the loop once it is gone with all that it started, however that came about.
     ``noise`` is a regular expression of what is left out of its reasons: see ``LaunchSpec.log_noise``.
 
@@ -74,7 +84,7 @@ async def spawn(
     order = {
         "parent": os.getpid(),
         "argv": list(argv),
-        "env": dict(env or {}),
+        "env": _inherited(inherit) | dict(env or {}),
         "document": dict(document or {}),
         "unlink": [str(path) for path in unlink],
         "grace": grace,
@@ -87,6 +97,10 @@ async def spawn(
             await child.aclose()
         raise
     return child
+
+
+def _inherited(names: re.Pattern[str] | None) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if names is None or names.fullmatch(name)}
 
 
 def close_all() -> None:

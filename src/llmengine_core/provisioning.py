@@ -208,9 +208,9 @@ class Provisioner:
     async def _apply(
         self, step: TransformStep, source: Path, digest: str, subject: str, place: Place | None
     ) -> tuple[Path, str]:
-        derived = _digest(
-            json.dumps([digest, step.transform, step.revision, step.target_format, step.method])
-        )
+        info = self._registry.transforms.get(step.transform)
+        revision = step.revision if info is None else info.revision
+        derived = _digest(json.dumps([digest, step.transform, revision, step.target_format, step.method]))
         suffix = ".gguf" if step.target_format == "gguf" else ""
         target = self._weights / "derived" / derived / f"{step.method or step.target_format}{suffix}"
 
@@ -219,7 +219,6 @@ class Provisioner:
 
         async with self._made_once(target) as missing:
             if missing is not None:
-                info = self._registry.transforms.get(step.transform)
                 if info is None:
                     raise ServerError(
                         f"the model {subject!r} needs the transform {step.transform!r}, whose plugin is no longer "

@@ -16,7 +16,7 @@ from llmengine_core.admission import Threads
 from llmengine_core.errors import ServerError
 from llmengine_core.host import usable_cores
 from llmengine_core.interfaces.runtime import Replica, Runtime
-from llmengine_core.processes import Child, OnLine, OnMessage, spawn
+from llmengine_core.processes import HARMLESS, Child, OnLine, OnMessage, spawn
 from llmengine_core.rundir import RuntimeFolder
 from llmengine_core.types.launch import Endpoint, Exit, LaunchSpec
 from llmengine_core.types.progress import OnProgress, Progress
@@ -105,6 +105,7 @@ class LocalRuntime(Runtime):
                 return await spawn(
                     spec.argv,
                     env=spec.env,
+                    inherit=HARMLESS,
                     document={**spec.document, **facts, "threads": threads.granted},
                     unlink=[socket],
                     on_message=on_message,

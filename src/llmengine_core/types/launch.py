@@ -90,7 +90,7 @@ class LaunchSpec:
     argv: tuple[str, ...]
     """The program, absolute, and its arguments; no secrets."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """Added to the parent's environment; no secrets."""
+    """Added to what of the parent's environment holds no secrets; no secrets either."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """JSON; may hold paths and options, no secrets."""
     resources: Resources = field(default_factory=Resources)

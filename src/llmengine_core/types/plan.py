@@ -174,7 +174,7 @@ class TransformStep:
     target_format: str
     method: str | None = None
     revision: int = 1
-    """``TransformInfo.revision`` when this was planned."""
+    """``TransformInfo.revision`` when this was planned; counts where its plugin is gone."""
     python: str = ""
     """The interpreter that it runs in, absolute; "" for the one that runs us."""
 
