@@ -187,6 +187,7 @@ async def test_each_step_is_made_once_in_the_environment_that_it_needs(bench: Be
     assert [*RUNS] == [("unpack", str(python)), ("polish", "")]
     assert first == second
     assert (Path(first.weights) / "content").read_bytes() == b"polishunpack" + ECHO.read_bytes()
+    assert first.subject == ECHO.name
     assert {(news.subject, news.phase) for news in bench.news} <= {("mine", "transform")}
 
 

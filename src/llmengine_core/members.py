@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import dataclass
 
 from llmengine_core.errors import ServerError
@@ -14,6 +15,8 @@ from llmengine_core.types.progress import OnProgress
 
 __all__ = ["Member", "launch"]
 
+IMPORT_FAILED = re.compile(r"\b(?:ModuleNotFound|Import)Error\b")
+"""In the last words of an engine whose environment was damaged."""
 EXPLAIN_SECONDS = 1.0
 """How long the error of a broken request waits to hear how its replica ended."""
 
@@ -81,6 +84,13 @@ async def launch(
     try:
         async with limit:
             replica = await runtime.start(spec, on_progress=on_progress)
+    except ServerError as error:
+        if deployment.python and IMPORT_FAILED.search(error.message):
+            mend = f"llmengine engines check {deployment.backend}"
+            raise ServerError(
+                f"{error.message}. Something is missing in its environment; see {mend}"
+            ) from error
+        raise
     except TimeoutError:
         if not limit.expired():
             raise

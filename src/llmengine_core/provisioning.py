@@ -104,6 +104,7 @@ class Provisioner:
             load_options=load_options,
             masker=place.masker.masker if place and place.masker else None,
             allow_remote_code=code,
+            subject=Path(plan.checkpoint.path or plan.checkpoint.url).name,
         )
 
     async def adapter(self, spec: ModelSpec, plan: Plan) -> Adapter | None:

@@ -141,6 +141,7 @@ def test_an_engine_is_installed_with_its_masker_and_what_quantizes(run: Run, hom
             2,
             "no build of version 7 for accelerator 'cpu', only of 2.0, 1.0",
         ),
+        (("install", "motor", "--version", ""), 2, "--version is empty"),
         (
             ("install", "motor", "--quantize", "gptq"),
             2,

@@ -195,6 +195,25 @@ def test_ctrl_c_leaves_nothing(program: Program) -> None:
     assert left() == []
 
 
+def test_what_a_killed_run_left_goes_with_the_next_and_what_another_run_uses_stays(
+    program: Program, run: Run
+) -> None:
+    command = ("transforms", "run", "wrap_ways", "echo.gguf", "crate", "--method")
+    with program.running(*command, "hang") as killed, program.running(*command, "hang") as other:
+        for process in (killed, other):
+            assert process.stdout is not None
+            assert process.stdout.read(6) == b"begun\n"
+        assert len(left()) == 2
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait(20)
+        assert len(left()) == 2
+        assert run(*command, "one").exit_code == 0
+        assert len(left()) == 2  # what was made, and what the other is at
+        os.killpg(other.pid, signal.SIGINT)
+        assert other.wait(20) == 130
+    assert left() == ["crate"]
+
+
 def test_a_terminal_sees_how_far_it_has_come(program: Program) -> None:
     with (
         terminal() as (theirs, shown),

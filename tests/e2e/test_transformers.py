@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -304,7 +305,7 @@ def linked_copy(engines_home: Path, tmp_path: Path) -> Iterator[Path]:
     until(lambda: not processes_of(copy), 5, f"nothing runs on in {copy}")
 
 
-def test_an_environment_that_is_deleted_under_a_model_is_named_with_its_mend(
+def test_an_environment_that_is_deleted_or_damaged_under_a_model_is_named_with_its_mend(
     linked_copy: Path, tmp_path: Path, smollm2_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home_engine.shutdown()
@@ -321,5 +322,10 @@ def test_an_environment_that_is_deleted_under_a_model_is_named_with_its_mend(
         (linked_copy / "away").rename(environment)
         home_engine.shutdown()
         assert ask_tiny("tiny").output.text == before
+        home_engine.shutdown()
+        (package,) = environment.glob("lib/*/site-packages/safetensors")
+        shutil.rmtree(package)
+        with pytest.raises(errors.LLMEngineError, match="llmengine engines check transformers"):
+            ask_tiny("tiny")
     finally:
         home_engine.shutdown()

@@ -6,6 +6,7 @@ import click
 
 from llmengine_core.cli.console import Console, common_options, json_option, pass_console
 from llmengine_core.cli.output import table
+from llmengine_core.errors import BadRequestError
 
 __all__ = ["engines"]
 
@@ -48,6 +49,8 @@ def install(
     from llmengine_core.cli.environments import described, recipe_for, run_with_progress, state_folder
     from llmengine_core.installing import build, built_already
 
+    if version == "":
+        raise BadRequestError("--version is empty; give a version, or leave it out for the preferred one")
     home, recipe = state_folder(), recipe_for(name, version, accelerator, methods)
     there = built_already(home, recipe)
     found = there or run_with_progress(console, lambda news: build(home, recipe, on_progress=news))

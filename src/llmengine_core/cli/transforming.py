@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import glob
+import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,6 +29,8 @@ from llmengine_core.weights import find_weights
 
 __all__ = ["HEADER", "Known", "Made", "known_transforms", "row", "transform"]
 
+RANDOM = 8
+"""Characters that ``tempfile`` puts behind a prefix."""
 HEADER = ("NAME", "FROM", "TO", "METHODS", "RUNS IN")
 
 
@@ -107,7 +113,7 @@ async def transform(
     python = await asyncio.to_thread(Places(settings, registry).of_transform, info)
     try:
         target = await asyncio.to_thread(_free, target, path, force=force)
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=f".{target.name}-", dir=target.parent))
+        folder, held = await asyncio.to_thread(_beside, target)
         try:
             made = folder / target.name
             work = registry.load(info)
@@ -115,12 +121,36 @@ async def transform(
             await asyncio.to_thread(_put, made, target, folder / "replaced")
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            os.close(held)
         size = await asyncio.to_thread(_size, target)
     except OSError as error:
         raise ServerError(
             f"{target} can't be written: {error.strerror or error} ({error.filename or target.parent})"
         ) from error
     return Made(transform=name, method=method, source=path, target=target, size=size)
+
+
+def _beside(target: Path) -> tuple[Path, int]:
+    """A new folder beside a target, and the lock that says that it is in use; those of runs that were killed go."""
+    prefix = f".{target.name}-"
+    for other in target.parent.glob(f"{glob.escape(prefix)}*"):
+        if other.is_dir() and not other.is_symlink() and len(other.name) == len(prefix) + RANDOM:
+            _sweep(other)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return folder, held
+
+
+def _sweep(folder: Path) -> None:
+    """Remove a folder of ours that nobody holds any more."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def _method(info: TransformInfo, method: str | None) -> str | None:

@@ -42,6 +42,8 @@ class Deployment:
     """"package.module:Class" of the masker that runs in its process (``GuidedDecoderInfo.masker``)."""
     allow_remote_code: bool = False
     """Whether code that comes with the checkpoint may run."""
+    subject: str = ""
+    """What the weights are called, for people; "" for the name of their file. Makes no difference."""
 
     @property
     def key(self) -> str:

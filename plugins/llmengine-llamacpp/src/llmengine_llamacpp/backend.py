@@ -42,7 +42,7 @@ class LlamaCppBackend(Backend):
             argv=(sys.executable, "-I", str(SERVE)),
             document=document,
             resources=Resources(threads=launch_threads(deployment.backend, deployment.options)),
-            subject=Path(deployment.weights).name,
+            subject=deployment.subject or Path(deployment.weights).name,
             log_noise=LOG_NOISE,
         )
 
