@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
-from llmengine_core.gate import check_capabilities, check_context, surely_fits
+from llmengine_core.gate import check_capabilities, check_context, check_length, surely_fits
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import Text
 from llmengine_core.types.sampling import SamplingParams, StructuredOutput
@@ -100,6 +100,30 @@ def test_c05_what_has_no_effect_on_greedy_is_not_refused() -> None:
 def test_c04_a_bound_that_proves_the_fit_is_never_wrong(text: str, most: int, over: int, length: int) -> None:
     if surely_fits(Text(text), most, overhead=over, context_length=length):
         assert len(text.encode()) + over + most <= length
+
+
+@given(st.text(), st.integers(1, 50), st.integers(1, 30), st.integers(1, 200), st.integers(0, 50))
+def test_c04_only_what_counting_would_refuse_is_refused_for_its_length(
+    text: str, most: int, longest: int, length: int, more: int
+) -> None:
+    least = -(-len(text.encode()) // longest)
+
+    def check() -> None:
+        check_length(Text(text), most, longest_token=longest, context_length=length)
+
+    if least + most <= length:
+        check()
+        return
+    with pytest.raises(BadRequestError) as caught:
+        check()
+    for said in (f"(at least {least} tokens)", f"({most})", f"({length})"):
+        assert said in str(caught.value)
+    with pytest.raises(BadRequestError):
+        check_context(least + more, most, context_length=length)
+
+
+def test_without_a_longest_token_no_length_is_refused() -> None:
+    check_length(Text("a" * 1000), 1, longest_token=None, context_length=10)
 
 
 @given(st.integers(0, 100), st.integers(1, 100), st.integers(1, 150))

@@ -12,7 +12,7 @@ from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import Messages, Text, TokenIds
 from llmengine_core.types.sampling import SamplingParams, StructuredKind, StructuredOutput
 
-__all__ = ["check_capabilities", "check_context", "surely_fits"]
+__all__ = ["check_capabilities", "check_context", "check_length", "surely_fits"]
 
 Prompt = Text | TokenIds | Messages
 Need: TypeAlias = tuple[str, Callable[[Capabilities], bool]]
@@ -93,10 +93,28 @@ def surely_fits(prompt: Prompt, max_tokens: int, *, overhead: int | None, contex
     return length + overhead + max_tokens <= context_length
 
 
-def check_context(prompt_tokens: int, max_tokens: int, *, context_length: int) -> None:
-    """C04: raise ``BadRequestError`` with the three numbers where they don't fit."""
+def check_length(prompt: Prompt, max_tokens: int, *, longest_token: int | None, context_length: int) -> None:
+    """C04 for a prompt that doesn't fit whatever its tokens are, each of at most ``longest_token`` bytes.
+
+    Raises what ``check_context`` raises, without a token counted.
+    """
+    if longest_token is None or not isinstance(prompt, Text):
+        return
+    # A character is at most four bytes; only a long prompt is worth encoding.
+    if -(-4 * len(prompt.text) // longest_token) + max_tokens > context_length:
+        least = -(-len(prompt.text.encode()) // longest_token)
+        check_context(least, max_tokens, context_length=context_length, exactly=False)
+
+
+def check_context(prompt_tokens: int, max_tokens: int, *, context_length: int, exactly: bool = True) -> None:
+    """C04: raise ``BadRequestError`` with the three numbers where they don't fit.
+
+    ``exactly`` says whether the prompt has this many tokens, or may have more.
+    """
     if prompt_tokens + max_tokens > context_length:
+        least = "" if exactly else "at least "
         raise BadRequestError(
-            f"the prompt ({prompt_tokens} tokens) and max_new_tokens ({max_tokens}) are {prompt_tokens + max_tokens} "
-            f"tokens together, more than the model's context length ({context_length}); shorten one of them"
+            f"the prompt ({least}{prompt_tokens} tokens) and max_new_tokens ({max_tokens}) are "
+            f"{least}{prompt_tokens + max_tokens} tokens together, more than the model's context length "
+            f"({context_length}); shorten one of them"
         )

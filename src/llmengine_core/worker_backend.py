@@ -97,6 +97,7 @@ class WorkerBackend(Backend):
             capabilities=narrowed(self.capabilities, lacks),
             versions={**told["versions"], "weights": deployment.weights_digest},
             prompt_token_overhead=told["prompt_token_overhead"],
+            longest_token=told["longest_token"],
             max_concurrent=told["max_concurrent"],
         )
         try:

@@ -33,6 +33,7 @@ from llmengine_core.types.generation import (
     FinishReason,
     GenerationChunk,
     GenerationRequest,
+    SessionFacts,
     Token,
     Usage,
 )
@@ -63,6 +64,28 @@ async def test_c04_a_prompt_that_does_not_fit_is_refused_with_three_numbers(engi
     most = echo.CONTEXT_LENGTH
     with pytest.raises(BadRequestError, match=rf"3 tokens.*\({most}\).*\({most}\)"):
         await engine.completions.stream(ask(max_new_tokens=most))
+
+
+async def test_c04_a_prompt_that_can_not_fit_is_refused_without_being_counted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = SessionFacts(echo.CONTEXT_LENGTH, echo.CAPABILITIES, longest_token=10)
+    monkeypatch.setattr(EchoSession, "facts", property(lambda self: facts))
+    counted: list[object] = []
+
+    async def count_tokens(self: EchoSession, prompt: object) -> int:
+        counted.append(prompt)
+        return 1
+
+    monkeypatch.setattr(EchoSession, "count_tokens", count_tokens)
+    fits = echo.CONTEXT_LENGTH - 5
+    with pytest.raises(
+        BadRequestError, match=rf"at least {fits + 1} tokens.*\(5\).*\({echo.CONTEXT_LENGTH}\)"
+    ):
+        await engine.completions.stream(ask((10 * fits + 1) * "a", max_new_tokens=5))
+    assert not counted
+    async with await engine.completions.stream(ask(10 * fits * "a", max_new_tokens=5)):
+        assert len(counted) == 1
 
 
 async def test_c09_what_is_wrong_is_raised_before_the_stream(engine: Engine) -> None:

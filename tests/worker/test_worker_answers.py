@@ -107,6 +107,25 @@ async def test_c04_what_does_not_fit_is_refused_with_the_three_numbers(worker: W
 
 
 @pytest.mark.parametrize(
+    ("told", "most"),
+    [({}, 1 << 20), ({"longest_token": 2000}, 2_000_000), ({"context_length": 20_000}, 1_280_000)],
+)
+async def test_a_text_far_too_long_is_refused_before_it_is_read(
+    runtime: LocalRuntime, told: dict[str, int], most: int
+) -> None:
+    async with working(runtime, ToyBackend(**told)) as worker:
+        assert await worker.session.count_tokens(Text(most * "a")) == most + 1
+        text = (most // 2 + 1) * "é"
+        for prompt in (Text(text), Messages((Message("", text[10:]), Message("", text[:10])))):
+            with pytest.raises(
+                BadRequestError, match=f"{len(text) * 2} bytes of text; no more than {most} are read"
+            ):
+                await worker.session.count_tokens(prompt)
+        with pytest.raises(BadRequestError, match="bytes of text"):
+            await worker.complete(text)
+
+
+@pytest.mark.parametrize(
     ("prompt", "asked", "reason"),
     [
         (TokenIds((257,)), {}, "a token is above 256"),

@@ -64,6 +64,9 @@ async def test_what_is_granted_reaches_the_engines_libraries(runtime: LocalRunti
         assert worker.session.facts.versions == {"toy": "1", "threads": "1", "weights": "0" * 64}
         assert (worker.session.facts.context_length, worker.session.facts.max_concurrent) == (1000, 4)
         assert worker.session.facts.prompt_token_overhead == 1
+        assert worker.session.facts.longest_token is None
+    async with working(runtime, ToyBackend(longest_token=3)) as worker:
+        assert worker.session.facts.longest_token == 3
 
 
 @pytest.mark.parametrize(

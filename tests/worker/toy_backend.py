@@ -35,7 +35,8 @@ class ToyBackend(WorkerBackend):
     hang_seconds = 60.0
 
     def __init__(self, *, hang_seconds: float = 60.0, **told: Any) -> None:
-        """``told`` goes to the engine: end_every, gate, journal, context_length, max_concurrent, lacks, fault."""
+        """``told`` goes to the engine: end_every, gate, journal, context_length, max_concurrent, longest_token,
+        lacks, fault."""
         self.hang_seconds = hang_seconds  # type: ignore[misc]  # a toy's hangs sooner
         self.told = told
 

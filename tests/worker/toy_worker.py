@@ -69,6 +69,7 @@ class ToyEngine(Engine):
             max_concurrent=document.get("max_concurrent", 4),
             versions={"toy": "1", "threads": os.environ["OMP_NUM_THREADS"]},
             prompt_token_overhead=1,
+            longest_token=document.get("longest_token"),
             lacks=frozenset(document.get("lacks", ())),
         )
 

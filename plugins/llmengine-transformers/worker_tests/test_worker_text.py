@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_tokenizers import KINDS, byte_level, made
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmengine_core.worker.contract import Refused
+from llmengine_transformers.worker.bounds import COMPOSED, longest_token
 from llmengine_transformers.worker.text import Text
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -108,6 +111,64 @@ def test_bound_on_prompt_tokens_holds(prompt: str) -> None:
         if text.overhead is not None:
             taken = len(text.start) + len(tokenizer.encode(prompt, add_special_tokens=False))
             assert taken <= len(prompt.encode()) + text.overhead, kind
+
+
+@given(prompt=TEXTS | st.sampled_from(" =-\n").map(lambda letter: 300 * letter))
+def test_c04_a_text_never_takes_fewer_tokens_than_its_longest_allows(weights: Path, prompt: str) -> None:
+    for tokenizer, text in [*map(text_of, KINDS), real(weights)]:
+        if text.longest is not None:
+            taken = len(tokenizer.encode(prompt, add_special_tokens=False))
+            assert taken * text.longest >= len(prompt.encode())
+
+
+def test_longest_token_is_known_where_it_can_be_proved(weights: Path) -> None:
+    longest = {kind: text_of(kind)[1].longest for kind in KINDS}
+    assert {kind for kind, length in longest.items() if length is None} == {"word_piece"}
+    assert longest["byte_level"] == max(map(len, text_of("byte_level")[0].get_vocab()))
+    assert longest["byte_level_composed"] == 4 * longest["byte_level"]
+    tokenizer, text = real(weights)
+    assert text.longest is None
+    assert not tokenizer.encode(1000 * "\x04", add_special_tokens=False)  # which its vocabulary lacks
+
+
+@pytest.mark.parametrize("side", ["lstrip", "rstrip"])
+def test_no_longest_token_where_an_added_one_takes_spaces_along(side: str) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken("<end>", **{side: True})])
+    text = Text(made(tokenizer), 500)
+    assert text.longest is None
+    assert len(text.encode(" " * 1000 + "<end>" + " " * 1000)) < 1500
+
+
+def test_no_longest_token_where_a_part_of_a_text_may_be_dropped() -> None:
+    bare = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.decoder = decoders.ByteLevel()
+    unknown = KINDS["byte_fallback"]()
+    unknown.model = models.BPE({"<unk>": 0, "a": 1, "▁": 2}, [], unk_token="<unk>", fuse_unk=True)
+    split = KINDS["byte_fallback_split"]()
+    split.pre_tokenizer = pre_tokenizers.Split("-", "removed")
+    stripped = byte_level()
+    stripped.normalizer = normalizers.Strip()
+    for tokenizer in (bare, unknown, split, stripped):
+        assert longest_token(json.loads(tokenizer.to_str())) is None
+        assert len(tokenizer.encode("a" + 1000 * "-").ids) < 1000 or tokenizer is stripped
+    assert len(stripped.encode(" " * 1000 + "a").ids) == 1
+
+
+def test_composing_makes_no_less_than_a_quarter_of_a_text() -> None:
+    """Each character of a composed text comes from those of its full decomposition, each of them from one whose own
+    decomposition it is alone, at the longest: any other decomposes into no fewer bytes of such."""
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    full = {each: unicodedata.normalize("NFD", each) for each in characters}
+    longest: dict[str, int] = {}
+    for each, parts in full.items():
+        if len(parts) == 1:
+            longest[parts] = max(longest.get(parts, 0), len(each.encode()))
+    assert all(len(each.encode()) <= sum(map(longest.__getitem__, parts)) for each, parts in full.items())
+    for each in characters:
+        if unicodedata.normalize("NFC", each) == each:
+            assert sum(map(longest.__getitem__, full[each])) <= COMPOSED * len(each.encode()), each
 
 
 def test_bound_is_known_where_it_can_be_proved(weights: Path) -> None:

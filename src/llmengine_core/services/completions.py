@@ -14,7 +14,7 @@ from typing import Self
 from llmengine_core.arguments.completion import CompletionArguments
 from llmengine_core.deadlines import Watch
 from llmengine_core.errors import LLMEngineError, ServerError, UnsupportedFeatureError
-from llmengine_core.gate import check_capabilities, check_context, surely_fits
+from llmengine_core.gate import check_capabilities, check_context, check_length, surely_fits
 from llmengine_core.interfaces.guided import GuidedDecoder
 from llmengine_core.interfaces.observer import Observer, RequestFinished, RequestStarted
 from llmengine_core.pool import Pool
@@ -202,6 +202,12 @@ class Completions:
         facts = pool.known_facts or await pool.ready(watch.deadline)
         if facts.capabilities is not served.capabilities:
             self._gate(arguments, replace(served, capabilities=facts.capabilities))
+        check_length(
+            prompt,
+            sampling.max_tokens,
+            longest_token=facts.longest_token,
+            context_length=facts.context_length,
+        )
         if served.adapter is not None:
             await pool.have_adapter(served.adapter)
         if not surely_fits(

@@ -116,5 +116,7 @@ class SessionFacts:
     """Version by name of what is running: the engine, its weights' digest, ..."""
     prompt_token_overhead: int | None = None
     """k, where a prompt of n UTF-8 bytes never takes more than n + k tokens; None where that isn't known."""
+    longest_token: int | None = None
+    """k, where a prompt of n UTF-8 bytes never takes fewer than n / k tokens; None where that isn't known."""
     max_concurrent: int | None = None
     """Most requests that it works on at once; further ones wait inside it. None is no limit."""

@@ -82,6 +82,8 @@ class EngineFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     prompt_token_overhead: int | None = None
     """k, where a text of n UTF-8 bytes never takes more than n + k tokens; None where that isn't known."""
+    longest_token: int | None = None
+    """k, where a text of n UTF-8 bytes never takes fewer than n / k tokens; None where that isn't known."""
     lacks: frozenset[str] = frozenset()
     """What it can't do after all of what its backend declares, as capabilities are called: "messages",
     "structured", "adapters"."""

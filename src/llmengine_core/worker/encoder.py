@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import NoReturn
 
 from llmengine_core.worker.asked import Asked
-from llmengine_core.worker.contract import Engine, Refused
+from llmengine_core.worker.contract import Engine, Prompt, Refused
 from llmengine_core.worker.drive import Drive
 from llmengine_core.worker.ending import essence
 from llmengine_core.worker.watchdog import Pulse
 
 __all__ = ["Encoder"]
+
+LONG_TOKEN = 64
+"""Bytes that the tokens of a prompt have at most on average, where the engine doesn't know its longest."""
+SHORT_TEXT = 1 << 20
+"""Bytes of text that are read in any case: they take about a second."""
 
 
 class Encoder:
@@ -20,6 +26,8 @@ class Encoder:
     def __init__(self, engine: Engine, drive: Drive, pulse: Pulse) -> None:
         self._engine = engine
         self._context = engine.facts.context_length
+        self._most = max(SHORT_TEXT, self._context * max(LONG_TOKEN, engine.facts.longest_token or 0))
+        """Bytes of text in one prompt: nothing that fits the context has more."""
         self._drive = drive
         self._pulse = pulse
         self._mail: SimpleQueue[Asked] = SimpleQueue()
@@ -58,6 +66,7 @@ class Encoder:
         """
         self._pulse.begin("the reading of a prompt")
         try:
+            self._check_length(asked.command.prompt)
             return self._engine.encode(asked.command.prompt)
         except Refused as error:
             asked.answer("refused", str(error))
@@ -68,3 +77,22 @@ class Encoder:
         finally:
             self._pulse.end()
         return None
+
+    def _check_length(self, prompt: Prompt) -> None:
+        """Tokens cost two hundred times the memory of their text, and turning it into them can't be broken off."""
+        size = sum(len(text.encode(errors="surrogatepass")) for text in _texts(prompt))
+        if size > self._most:
+            raise Refused(
+                f"the prompt has {size} bytes of text; no more than {self._most} are read for this model's context of"
+                f" {self._context} tokens, so shorten it"
+            )
+
+
+def _texts(prompt: Prompt) -> Iterator[str]:
+    """What of a prompt is text."""
+    if isinstance(prompt, str):
+        yield prompt
+        return
+    for part in prompt:
+        if not isinstance(part, int):
+            yield from part

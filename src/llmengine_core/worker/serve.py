@@ -74,6 +74,7 @@ def facts_of(facts: EngineFacts) -> dict[str, Any]:
         "max_concurrent": facts.max_concurrent,
         "versions": dict(facts.versions),
         "prompt_token_overhead": facts.prompt_token_overhead,
+        "longest_token": facts.longest_token,
         "lacks": sorted(facts.lacks),
     }
 

@@ -110,6 +110,7 @@ class TransformersEngine(Engine):
             max_concurrent=rows,
             versions={"transformers": transformers.__version__, "torch": str(torch.__version__)},
             prompt_token_overhead=loaded.text.overhead,
+            longest_token=loaded.text.longest,
             lacks=frozenset(name for name, there in lacks.items() if not there),
         )
 

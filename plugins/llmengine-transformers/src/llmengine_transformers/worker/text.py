@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from llmengine_core.worker.contract import Prompt, Refused
-from llmengine_transformers.worker.bounds import prompt_token_overhead
+from llmengine_transformers.worker.bounds import longest_token, prompt_token_overhead
 from llmengine_transformers.worker.vocabulary import token_bytes
 
 __all__ = ["Decoding", "Text"]
@@ -31,6 +31,8 @@ class Text:
         """What the tokenizer puts before every text: its start token, where the model has one."""
         self.overhead = prompt_token_overhead(parts, len(self.start))
         """k, where a text of n UTF-8 bytes never takes more than n + k tokens; None where that isn't known."""
+        self.longest = longest_token(parts)
+        """k, where a text of n UTF-8 bytes never takes fewer than n / k tokens; None where that isn't known."""
         self.has_template = bool(tokenizer.chat_template)
         """Whether conversations can be put into the model's words."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmengine_core.worker.contract import Refused
 
-__all__ = ["steps", "token_bytes"]
+__all__ = ["ALPHABET", "steps", "token_bytes"]
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 CANDIDATES = 64
@@ -63,6 +63,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 ALPHABET = _byte_alphabet()
+"""Of byte-level vocabularies: the byte for each character."""
 
 
 def _spelled_bytes(name: str) -> bytes:
