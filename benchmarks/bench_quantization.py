@@ -42,7 +42,7 @@ def measure(method: str, folder: str, at: list[int], new: int, rounds: int) -> d
     options = {} if method == METHODS[0] else BitsAndBytes().load_options(method, "transformers")
     document = {
         "weights": folder, "dtype": "auto", "accelerator": "cpu", "load_options": options, "allow_remote_code": False,
-        "per_worker": max(at), "context_length": 512, "threads": 1,
+        "per_worker": max(at), "context_length": 512, "threads": 1, "memory": 16 << 30,
     }  # fmt: skip
     before = held()
     started = time.process_time()

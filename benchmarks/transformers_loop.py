@@ -100,7 +100,7 @@ def main() -> None:
     torch.set_num_threads(1)
     document = {
         "weights": options.weights, "threads": 1, "dtype": options.dtype, "accelerator": "cpu", "load_options": {},
-        "allow_remote_code": False, "per_worker": max(options.at), "context_length": 1024,
+        "allow_remote_code": False, "per_worker": max(options.at), "context_length": 1024, "memory": 16 << 30,
     }  # fmt: skip
     engine = TransformersEngine.load(document, None, lambda phase, done: None)
     engine.end_tokens = frozenset()

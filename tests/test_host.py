@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmengine_core.host import host_facts, usable_cores
+from llmengine_core.host import host_facts, usable_cores, usable_memory
 from llmengine_core.types.plan import HostFacts
 
 GIB = 1 << 30
@@ -55,7 +55,8 @@ def test_memory_without_proc_is_asked_of_the_system(tmp_path: Path) -> None:
 def test_the_smallest_limit_of_the_groups_around_counts(
     tmp_path: Path, files: dict[str, str], memory: int
 ) -> None:
-    assert here(machine(tmp_path, **{"proc/self/cgroup": "0::/a/b\n"}, **files)).memory == memory * GIB
+    root = machine(tmp_path, **{"proc/self/cgroup": "0::/a/b\n"}, **files)
+    assert here(root).memory == usable_memory(root) == memory * GIB
 
 
 def test_groups_of_version_1_limit_too(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from llmengine_core import processes
 from llmengine_core.errors import ServerError
+from llmengine_core.host import usable_memory
 from llmengine_core.http import HttpClient
 from llmengine_core.interfaces.runtime import Replica
 from llmengine_core.runtime_local import LocalRuntime
@@ -84,7 +85,8 @@ async def test_a_replica_answers_at_its_endpoint_with_its_key_only(runtime: Loca
     replica = await runtime.start(worker(document={"model": "/m"}, env={"FLAVOUR": "plain"}))
     endpoint = replica.endpoint
     path = endpoint.address.removeprefix("unix:")
-    assert endpoint.facts["document"] == {"model": "/m", "address": endpoint.address, "threads": 1}
+    granted = {"threads": 1, "memory": await asyncio.to_thread(usable_memory)}
+    assert endpoint.facts["document"] == {"model": "/m", "address": endpoint.address} | granted
     assert endpoint.facts["env"] == "plain"
     assert "ready" not in endpoint.facts
     assert endpoint.key not in repr(endpoint)

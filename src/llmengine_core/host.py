@@ -13,7 +13,7 @@ from typing import Any
 from llmengine_core.errors import BadRequestError
 from llmengine_core.types.plan import HostFacts
 
-__all__ = ["host_facts", "launch_threads", "usable_cores"]
+__all__ = ["host_facts", "launch_threads", "usable_cores", "usable_memory"]
 
 ASK_SECONDS = 10
 """How long the driver may take to answer."""
@@ -32,6 +32,11 @@ def host_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) 
 def usable_cores(root: Path = Path("/")) -> list[int]:
     """The numbers of the processors that this process may use, no more of them than its cgroups leave time for."""
     return _cores()[: _cpus(list(_cgroups(root)))]
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of main memory that this process may use at most: what there is, or what its cgroups leave of it."""
+    return _memory(root, list(_cgroups(root)))
 
 
 def launch_threads(backend: str, options: Mapping[str, Any], others: Collection[str] = ()) -> int:

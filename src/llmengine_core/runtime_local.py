@@ -14,7 +14,7 @@ from typing import Any
 
 from llmengine_core.admission import Threads
 from llmengine_core.errors import ServerError
-from llmengine_core.host import usable_cores
+from llmengine_core.host import usable_cores, usable_memory
 from llmengine_core.interfaces.runtime import Replica, Runtime
 from llmengine_core.processes import HARMLESS, Child, OnLine, OnMessage, spawn
 from llmengine_core.rundir import RuntimeFolder
@@ -99,6 +99,7 @@ class LocalRuntime(Runtime):
     ) -> Child:
         """The process, with threads that are its own until it has ended."""
         cores = await asyncio.to_thread(usable_cores)
+        memory = await asyncio.to_thread(usable_memory)
         try:
             threads = Threads(folder, spec.resources.threads, subject=_name(spec), cores=cores)
             try:
@@ -106,7 +107,7 @@ class LocalRuntime(Runtime):
                     spec.argv,
                     env=spec.env,
                     inherit=HARMLESS,
-                    document={**spec.document, **facts, "threads": threads.granted},
+                    document={**spec.document, **facts, "threads": threads.granted, "memory": memory},
                     unlink=[socket],
                     on_message=on_message,
                     on_line=on_line,

@@ -54,8 +54,9 @@ class WorkerBackend(Backend):
 
     @abstractmethod
     def document(self, deployment: Deployment) -> Mapping[str, Any]:
-        """What ``Engine.load`` is told: paths and options, JSON, no secrets. ``threads`` is added to it, and
-        what the worker itself reads: ``address``, ``key``, ``engine``, ``masker``, ``packages``, ``hang_seconds``.
+        """What ``Engine.load`` is told: paths and options, JSON, no secrets. Added to it are ``threads`` and ``memory``
+        (``LaunchSpec``), and what the worker itself reads: ``address``, ``key``, ``engine``, ``masker``, ``packages``,
+        ``hang_seconds``.
         """
 
     def environment(self, deployment: Deployment) -> Mapping[str, str]:
@@ -80,7 +81,7 @@ class WorkerBackend(Backend):
                 threads=threads,
                 gpus=deployment.tensor_parallel_size if deployment.accelerator == "cuda" else 0,
             ),
-            subject=Path(deployment.weights).name,
+            subject=deployment.subject or Path(deployment.weights).name,
             log_noise=LOG_NOISE,
         )
 

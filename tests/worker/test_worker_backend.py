@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from tests.worker.toy_backend import CAPABILITIES, MASKER, ToyBackend, deployment, working
 
 from llmengine_core.errors import BadRequestError
+from llmengine_core.host import usable_memory
 from llmengine_core.runtime_local import LocalRuntime
 from llmengine_core.worker import bootstrap
 from llmengine_core.worker_session import narrowed
@@ -60,8 +62,14 @@ def test_threads_are_no_more_than_cpus(options: dict[str, int]) -> None:
 
 
 async def test_what_is_granted_reaches_the_engines_libraries(runtime: LocalRuntime, bare: str) -> None:
+    memory = str(await asyncio.to_thread(usable_memory))
     async with working(runtime, python=bare) as worker:
-        assert worker.session.facts.versions == {"toy": "1", "threads": "1", "weights": "0" * 64}
+        assert worker.session.facts.versions == {
+            "toy": "1",
+            "threads": "1",
+            "memory": memory,
+            "weights": "0" * 64,
+        }
         assert (worker.session.facts.context_length, worker.session.facts.max_concurrent) == (1000, 4)
         assert worker.session.facts.prompt_token_overhead == 1
         assert worker.session.facts.longest_token is None

@@ -67,7 +67,11 @@ class ToyEngine(Engine):
         self._facts = EngineFacts(
             context_length=document.get("context_length", 1000),
             max_concurrent=document.get("max_concurrent", 4),
-            versions={"toy": "1", "threads": os.environ["OMP_NUM_THREADS"]},
+            versions={
+                "toy": "1",
+                "threads": os.environ["OMP_NUM_THREADS"],
+                "memory": str(document["memory"]),
+            },
             prompt_token_overhead=1,
             longest_token=document.get("longest_token"),
             lacks=frozenset(document.get("lacks", ())),

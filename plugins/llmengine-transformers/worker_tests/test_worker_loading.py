@@ -388,3 +388,9 @@ def test_weights_larger_than_memory_are_refused_before_they_are_read(
 ) -> None:
     monkeypatch.setattr("llmengine_transformers.worker.memory.free_memory", lambda device: 1000)
     assert "the weights take 0.00 GB on cpu, and 0.00 GB are free" in refused(folder)
+
+
+def test_weights_larger_than_the_limit_are_refused_before_they_are_read(folder: Path) -> None:
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert "on cpu, and this process may use 0.00 GB; raise its limit" in refused(folder, memory=size // 2)
+    loaded(folder, memory=2 * size)

@@ -10,7 +10,7 @@ import torch
 from architectures import run
 from transformers import AutoModelForCausalLM
 
-from llmengine_core.worker.contract import Emitted, Order
+from llmengine_core.worker.contract import Emitted, Order, Refused
 from llmengine_transformers.worker.engine import TransformersEngine
 
 TIE = 0.25
@@ -27,8 +27,7 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def engine(weights: Path) -> TransformersEngine:
+def loaded(weights: Path, **told: Any) -> TransformersEngine:
     document = {
         "weights": str(weights),
         "accelerator": "cpu",
@@ -38,8 +37,25 @@ def engine(weights: Path) -> TransformersEngine:
         "load_options": {},
         "per_worker": 8,
         "threads": 1,
-    }
+        "memory": 4 << 30,
+    } | told
     return TransformersEngine.load(document, None, lambda phase, done: None)
+
+
+@pytest.fixture(scope="module")
+def engine(weights: Path) -> TransformersEngine:
+    return loaded(weights)
+
+
+def test_the_cache_takes_at_most_half_of_the_memory_that_may_be_used(
+    weights: Path, engine: TransformersEngine
+) -> None:
+    bytes_of_rows = 8 * engine.forward.cache.bytes_per_token
+    memory = 2 * 1700 * bytes_of_rows
+    assert memory > 300 << 20  # or there would be no room for the weights
+    assert loaded(weights, context_length=None, memory=memory).facts.context_length == 1700
+    with pytest.raises(Refused, match="room for 1700 tokens in each request's cache; lower"):
+        loaded(weights, context_length=1701, memory=memory)
 
 
 @pytest.fixture(scope="module")

@@ -81,9 +81,10 @@ class Resources:
 class LaunchSpec:
     """How to start one replica, as data. A ``Runtime`` carries it out.
 
-    The child reads one JSON line from its standard input: ``document`` with three members added: ``address``
+    The child reads one JSON line from its standard input: ``document`` with four members added: ``address``
     ("unix:/path" to listen on), ``key`` (what callers must present), and ``threads`` (how many it may compute
-    on: at least 1, at most ``resources.threads``, fewer where other replicas have the cores of this machine).
+    on: at least 1, at most ``resources.threads``, fewer where other replicas have the cores of this machine), and
+    ``memory`` (bytes of main memory that it may use at most).
     It then holds its input open and ends when that closes. It writes JSON lines to its standard output: any
     number of ``{"progress": 0.4, "phase": "load"}`` and one ``{"ready": true, ...}``, whose further members
     become ``Endpoint.facts``. A reason for failing goes to its standard error.

@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own: ``python -I serve.py``, told what to do on its standard input.
 
-It reads one line, the document of ``LlamaCppBackend.launch`` with ``address``, ``key`` and ``threads`` added,
-serves on that unix socket, and ends when its standard input does.
+It reads one line, the document of ``LlamaCppBackend.launch`` with ``address``, ``key``, ``threads`` and ``memory``
+added, serves on that unix socket, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -101,8 +101,7 @@ def read(path: str) -> GGUFHeader | None:
 def configure(params: Any, document: dict[str, Any], header: GGUFHeader | None) -> int:
     """Every setting that differs from llama.cpp's own default; gives the tokens for each request."""
     slots, threads = document["slots"], document["threads"]
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    affordable = affordable_context(header, slots, memory) if header else LEAST_CONTEXT
+    affordable = affordable_context(header, slots, document["memory"]) if header else LEAST_CONTEXT
     context: int = document["context_length"] or affordable
     params.model.path = document["weights"]
     params.n_parallel = slots

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -45,7 +44,7 @@ def affordable_context(trained: int | None, asked: int | None, room: int) -> int
         wanted = trained or LEAST_CONTEXT
         if room < min(wanted, LEAST_CONTEXT):
             raise Refused(
-                f"half of this machine's memory has room for {room} tokens in each request's cache, and fewer than"
+                f"half of the memory here has room for {room} tokens in each request's cache, and fewer than"
                 f" {min(wanted, LEAST_CONTEXT)} aren't served; lower per_worker"
             )
         return min(wanted, room)
@@ -55,7 +54,7 @@ def affordable_context(trained: int | None, asked: int | None, room: int) -> int
         )
     if asked > room:
         raise Refused(
-            f"context_length is {asked}, and half of this machine's memory has room for {room} tokens in each"
+            f"context_length is {asked}, and half of the memory here has room for {room} tokens in each"
             " request's cache; lower context_length or per_worker"
         )
     return asked
@@ -75,6 +74,7 @@ class TransformersEngine(Engine):
             dtype=document["dtype"],
             device=document["accelerator"],
             load_options=document["load_options"],
+            memory=document["memory"],
             allow_remote_code=document["allow_remote_code"],
         )
         made = None
@@ -83,8 +83,7 @@ class TransformersEngine(Engine):
         with torch.inference_mode():
             forward = Forward(loaded.model)
         rows: int = document["per_worker"]
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        room = memory // 2 // (forward.cache.bytes_per_token * rows)
+        room = document["memory"] // 2 // (forward.cache.bytes_per_token * rows)
         context = affordable_context(loaded.context_length, document["context_length"], room)
         return cls(loaded, forward, made, rows, context, Pace.of(loaded.model))
 

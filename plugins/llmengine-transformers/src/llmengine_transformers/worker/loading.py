@@ -50,13 +50,15 @@ def load(
     device: str = "cpu",
     load_options: Mapping[str, Any] | None = None,
     allow_remote_code: bool = False,
+    memory: int | None = None,
 ) -> Loaded:
     """Load the checkpoint in ``folder``: config.json, a tokenizer, weights as safetensors or PyTorch's.
 
     ``dtype`` is the name of one of torch's; "auto" is what the weights are stored in. That is the least memory and
     the fastest for one request, also where a processor computes in 32 bits only (``wide``), so nothing is converted
     unasked. ``load_options`` go to ``from_pretrained`` as they are. Code of the checkpoint's own runs only where that
-    is allowed and the library doesn't have the architecture. Reports phase "load".
+    is allowed and the library doesn't have the architecture. ``memory`` is how many bytes of main memory may be used
+    at most, where something limits them. Reports phase "load".
 
     Raises ``Refused`` for what can't be served: broken or missing files, pickles that are more than weights, code,
     parameters that are missing, left over, of another shape or not finite, a tokenizer for another model, too
@@ -65,7 +67,7 @@ def load(
     options = dict(load_options or {})
     checkpoint = look(folder, options, allow_remote_code)
     if not options:  # which make less of the weights
-        check_room(checkpoint.size, device)
+        check_room(checkpoint.size, device, memory)
     if checkpoint.quantization:
         options.pop("quantization_config", None)  # says the same, or it would have been refused
     config = _config(checkpoint)

@@ -26,11 +26,19 @@ def free_memory(device: str) -> int | None:
         return None
 
 
-def check_room(size: int, device: str) -> None:
-    """Raise ``Refused`` where there is no room for weights of ``size`` bytes: better than being killed halfway."""
+def check_room(size: int, device: str, limit: int | None = None) -> None:
+    """Raise ``Refused`` where there is no room for weights of ``size`` bytes: better than being killed halfway.
+
+    ``limit`` is how many bytes of main memory this process may use at most, where something limits them.
+    """
     free = free_memory(device)
     if free is not None and size > free:
         raise Refused(out_of_memory(size, device))
+    if device == "cpu" and limit is not None and size > limit:
+        raise Refused(
+            f"out of memory: the weights take {size / 1e9:.2f} GB on cpu, and this process may use"
+            f" {limit / 1e9:.2f} GB; raise its limit, quantize, or take a larger machine"
+        )
 
 
 def out_of_memory(size: int, device: str, error: Exception | None = None) -> str:
