@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.generation import Messages, Text, TokenIds
+from llmengine_core.types.generation import GenerationRequest, Messages, Text, TokenIds
 from llmengine_core.types.sampling import SamplingParams, StructuredKind, StructuredOutput
 
-__all__ = ["check_capabilities", "check_context", "check_length", "surely_fits"]
+__all__ = ["check_capabilities", "check_context", "check_length", "refuse_undeclared", "surely_fits"]
 
 Prompt = Text | TokenIds | Messages
 Need: TypeAlias = tuple[str, Callable[[Capabilities], bool]]
@@ -78,6 +78,17 @@ def check_capabilities(
             able = sorted(name for name, capabilities in others() if has(capabilities))
             could = f"; {', '.join(able)} could" if able else "; no installed backend could"
             raise UnsupportedFeatureError(f"the backend {backend!r} does not support {what}{could}")
+
+
+def refuse_undeclared(request: GenerationRequest, declared: Capabilities, *, who: str) -> None:
+    """C13 in a session: raise ``UnsupportedFeatureError`` for the first thing asked that it doesn't declare.
+
+    ``who`` is what the session calls itself. One call, before anything else, is all that an author needs; what has
+    no effect (a penalty of 0, ``top_k`` at temperature 0) is never refused.
+    """
+    for what, has in needs(request.prompt, request.sampling, request.structured, request.adapter):
+        if not has(declared):
+            raise UnsupportedFeatureError(f"{who} does not support {what}")
 
 
 def surely_fits(prompt: Prompt, max_tokens: int, *, overhead: int | None, context_length: int) -> bool:

@@ -36,13 +36,14 @@ class Session(ABC):
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream the answer to one request.
 
-        The caller promises: values in range, nothing that ``facts`` doesn't declare, a prompt that with
-        ``max_tokens`` fits the context (an engine may still refuse: ``BadRequestError``), and that the
-        generator is iterated to its end or closed.
+        The caller promises: values in range, a prompt that with ``max_tokens`` fits the context (an engine may
+        still refuse: ``BadRequestError``), and that the generator is iterated to its end or closed.
 
         The session promises:
 
         * nothing happens before the first ``__anext__``;
+        * what ``facts.capabilities`` doesn't declare is an ``UnsupportedFeatureError`` then, never dropped
+          (``llmengine_core.gate.refuse_undeclared`` sees to it);
         * exactly one chunk has ``finish_reason`` and ``usage``; it is the last;
         * the texts joined are the answer; no text is taken back; no part of a stop sequence is shown
           that is not part of the answer;

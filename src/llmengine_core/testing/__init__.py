@@ -1,1 +1,89 @@
-"""What helps to test llmengine, plugins for it, and programs that use it."""
+"""The contract kit: property-based laws for every hook that a plugin can fill, and doubles for anybody's tests.
+
+A plugin's whole test file::
+
+    from llmengine_core.testing import BackendContract, PluginContract
+
+    class TestPlugin(PluginContract):
+        plugin = "llmengine_sample"
+
+    class TestSample(BackendContract):
+        backend = "sample"
+        model = "echo"
+
+The contracts need the extra ``llmengine-core[testing]``; the doubles ``echo``, ``toy``, ``scripted``, ``faulty``,
+``memory_storage`` and ``memory_store`` need nothing. ``llmengine conformance NAME`` tries the same laws without
+pytest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmengine_core.testing.contracts.guided import GuidedDecoderContract
+    from llmengine_core.testing.contracts.lifecycle import BackendLifecycleContract
+    from llmengine_core.testing.contracts.observer import ObserverContract
+    from llmengine_core.testing.contracts.plugin import PluginContract
+    from llmengine_core.testing.contracts.quantizer import QuantizerContract
+    from llmengine_core.testing.contracts.runtime import RuntimeContract
+    from llmengine_core.testing.contracts.sessions import BackendContract, SessionContract
+    from llmengine_core.testing.contracts.storage import StorageContract
+    from llmengine_core.testing.contracts.store import StoreContract
+    from llmengine_core.testing.contracts.transform import TransformContract
+    from llmengine_core.testing.laws import Contract, Quirk, law
+    from llmengine_core.testing.verdicts import Verdict, run_contract
+
+__all__ = [
+    "BackendContract",
+    "BackendLifecycleContract",
+    "Contract",
+    "GuidedDecoderContract",
+    "ObserverContract",
+    "PluginContract",
+    "QuantizerContract",
+    "Quirk",
+    "RuntimeContract",
+    "SessionContract",
+    "StorageContract",
+    "StoreContract",
+    "TransformContract",
+    "Verdict",
+    "law",
+    "run_contract",
+]
+
+_HOMES = {
+    "BackendContract": "contracts.sessions",
+    "BackendLifecycleContract": "contracts.lifecycle",
+    "Contract": "laws",
+    "GuidedDecoderContract": "contracts.guided",
+    "ObserverContract": "contracts.observer",
+    "PluginContract": "contracts.plugin",
+    "QuantizerContract": "contracts.quantizer",
+    "Quirk": "laws",
+    "RuntimeContract": "contracts.runtime",
+    "SessionContract": "contracts.sessions",
+    "StorageContract": "contracts.storage",
+    "StoreContract": "contracts.store",
+    "TransformContract": "contracts.transform",
+    "Verdict": "verdicts",
+    "law": "laws",
+    "run_contract": "verdicts",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, then: the doubles must not cost what the laws need."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
+        raise ModuleNotFoundError(
+            f"the contract kit needs {error.name}: python -m pip install 'llmengine-core[testing]'",
+            name=error.name,
+        ) from error

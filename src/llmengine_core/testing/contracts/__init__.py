@@ -1,0 +1,1 @@
+"""The laws, by the kind of thing that they are about."""

@@ -1,0 +1,33 @@
+"""Every law catches something, and everything wrong is caught by the laws that it names."""
+
+from __future__ import annotations
+
+import pytest
+from tests.contract.mutants import Mutant, all_mutants
+
+from llmengine_core.testing.verdicts import closing, run_law
+
+ALL = all_mutants()
+
+
+def test_names_are_of_one_mutant_each() -> None:
+    names = [(mutant.kind, mutant.name) for mutant in ALL]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: f"{mutant.kind}-{mutant.name}")
+def test_it_dies_of_every_law_that_it_names(mutant: Mutant) -> None:
+    assert mutant.killers, "a mutant names the laws that it dies of"
+    mutant.contract.setup_class()
+    try:
+        verdicts = [run_law(mutant.contract, name) for name in mutant.killers]
+    finally:
+        closing(mutant.contract)
+    assert [verdict.law for verdict in verdicts if verdict.outcome != "failed"] == []
+
+
+@pytest.mark.parametrize("kind", sorted({mutant.kind for mutant in ALL}))
+def test_every_law_kills_a_mutant(kind: str) -> None:
+    judged = {name for mutant in ALL if mutant.kind == kind for name in mutant.contract.laws()}
+    killers = {name for mutant in ALL if mutant.kind == kind for name in mutant.killers}
+    assert judged - killers == set()
