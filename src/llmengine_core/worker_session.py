@@ -8,7 +8,7 @@ from typing import Any
 
 from llmengine_core.deadlines import Watch
 from llmengine_core.errors import ServerError
-from llmengine_core.gate import check_context
+from llmengine_core.gate import check_context, refuse_undeclared
 from llmengine_core.interfaces.backend import Session, SessionLost
 from llmengine_core.stops import StopMatcher
 from llmengine_core.types.capabilities import Capabilities
@@ -48,6 +48,7 @@ class WorkerSession(Session):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream the answer to one request; see ``Session.generate``."""
+        refuse_undeclared(request, self._facts.capabilities, who="the engine")
         if self._closed:
             raise SessionLost("the session with the engine's worker was closed")
         sampling = request.sampling

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self
 
 from llmengine_core.deadlines import Watch
-from llmengine_core.errors import ServerError, UnsupportedFeatureError
-from llmengine_core.gate import check_context
+from llmengine_core.errors import ServerError
+from llmengine_core.gate import check_context, refuse_undeclared
 from llmengine_core.http import ConnectionLost, HttpError
 from llmengine_core.interfaces.backend import Session, SessionLost
 from llmengine_core.stops import StopMatcher
@@ -73,6 +73,7 @@ class LlamaCppSession(Session):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream the answer to one request; see ``Session.generate``."""
+        refuse_undeclared(request, self._facts.capabilities, who="llama.cpp")
         if self._closed:
             raise SessionLost("the session with llama.cpp was closed")
         sampling = request.sampling
@@ -130,11 +131,6 @@ class LlamaCppSession(Session):
         if not sampling.presence_penalty:
             limit = self._facts.context_length
             return self._client.stream(with_frequency_penalty(body, sampling.frequency_penalty, ids, limit))
-        if grammar:
-            raise UnsupportedFeatureError(
-                f"presence_penalty is {sampling.presence_penalty:g} and there is a guided_{_kind(request)}: "
-                "llama_cpp can't honour both at once; use frequency_penalty instead, or leave one out"
-            )
         return step_by_step(self._client, body, sampling, ids)
 
     async def count_tokens(self, prompt: Prompt) -> int:
@@ -168,10 +164,6 @@ def _lost(error: HttpError, when: str = "") -> ServerError:
     if isinstance(error, ConnectionLost):
         return SessionLost(f"llama.cpp is gone{when}: {error}")
     return ServerError(f"llama.cpp's answer can't be read{when}: {error}")
-
-
-def _kind(request: GenerationRequest) -> str:
-    return "" if request.structured is None else request.structured.kind
 
 
 def _grammar(request: GenerationRequest) -> str | None:

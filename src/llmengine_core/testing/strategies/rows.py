@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
+from typing import Literal
 
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ def csvs(draw: st.DrawFn, *, min_rows: int = 1, max_rows: int = 20) -> CsvFile:
     rows = draw(st.lists(st.tuples(cell, cell), min_size=min_rows, max_size=max_rows))
     out = io.StringIO()
     ends = draw(st.sampled_from(["\n", "\r\n"]))
-    quoting = csv.QUOTE_ALL if draw(st.booleans()) else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if draw(st.booleans()) else csv.QUOTE_MINIMAL
     writer = csv.DictWriter(out, columns, restval="-", lineterminator=ends, quoting=quoting)
     writer.writeheader()
     writer.writerows({"prompt": prompt, "response": response} for prompt, response in rows)
