@@ -128,6 +128,19 @@ def in_environment(session: nox.Session, home: Path) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Every law of the contract kit on every wrong implementation; writes the table of the documentation."""
+    session.run("python", "-m", "tests.contract.table")
+
+
+@nox.session
+def machines(session: nox.Session) -> None:
+    """The state machines alone, thoroughly."""
+    session.env["LLMENGINE_CONFORMANCE_PROFILE"] = "thorough"
+    session.run("pytest", "--timeout=0", "-k", "any_program or any_sequence", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, warnings as errors."""
     target = ROOT / "docs" / "_build" / "html"
