@@ -98,6 +98,8 @@ class Contract:
     patience: ClassVar[float] = 60.0
     """Seconds after which one example of a law has failed by taking too long."""
 
+    figures: ClassVar[dict[str, float]] = {}
+    """What the law that runs has measured, by name: see ``report``."""
     _laws: ClassVar[dict[str, Law]] = {}
     _portal: ClassVar[Portal | None] = None
     _keeper: ClassVar[Keeper[Any] | None] = None
@@ -162,8 +164,14 @@ class Contract:
         return cls._keeper
 
     @classmethod
+    def report(cls, name: str, value: float) -> None:
+        """Note a figure that a law has measured, for its verdict; of several of one name the last counts."""
+        cls.figures[name] = float(value)
+
+    @classmethod
     def setup_class(cls) -> None:
         """Begin a run."""
+        cls.figures = {}
         cls._portal = cls._keeper = None
 
     @classmethod

@@ -6,9 +6,9 @@ import io
 import time
 import traceback
 import unittest
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from llmengine_core.testing.laws import Contract, KnownQuirk, Law
@@ -33,6 +33,8 @@ class Verdict:
     reason: str
     """Why, where it did not simply pass: what was seen, and the drawn example that shows it as code."""
     seconds: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the law measured, by name: "size, bytes"."""
 
 
 def run_contract(
@@ -57,6 +59,7 @@ def run_contract(
 def run_law(contract: type[Contract], name: str) -> Verdict:
     """The verdict on one law, between the contract's ``setup_class`` and its end."""
     each = contract.laws()[name]
+    contract.figures = {}
     began = time.monotonic()
     outcome: Outcome = "passed"
     reason = ""
@@ -71,7 +74,8 @@ def run_law(contract: type[Contract], name: str) -> Verdict:
         raise
     except BaseException as error:
         outcome, reason = "failed", told(error)
-    return Verdict(name, each.level, each.rules, outcome, reason, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Verdict(name, each.level, each.rules, outcome, reason, seconds, dict(contract.figures))
 
 
 def closing(contract: type[Contract]) -> Verdict | None:
