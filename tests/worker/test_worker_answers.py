@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.worker.toy_backend import Answer, ToyBackend, Worker, deployment, request, working
+from tests.worker.toy_backend import ToyBackend, Worker, deployment, request, working
 
 from llmengine_core.errors import BadRequestError, RequestTimeoutError, ServerError
 from llmengine_core.interfaces.backend import SessionLost
 from llmengine_core.runtime_local import LocalRuntime
 from llmengine_core.stops import StopMatcher
+from llmengine_core.testing.answers import Answer
 from llmengine_core.types.generation import (
     GenerationChunk,
     GenerationRequest,
@@ -37,21 +38,21 @@ async def test_an_answer_is_whole_and_repeatable(worker: Worker) -> None:
     assert first.text == second.text
     assert b"".join(token.bytes or b"" for token in first.tokens).decode(errors="ignore") == first.text
     assert "".join(token.text for token in first.tokens) == first.text
-    assert first.last.usage == Usage(5, len(first.tokens))
+    assert first.usage == Usage(5, len(first.tokens))
     assert [chunk.finish_reason for chunk in first.chunks[:-1]] == [None] * (len(first.chunks) - 1)
 
 
 async def test_c08_the_end_token_counts_and_says_stop(worker: Worker) -> None:
     answer = await worker.complete("once", max_tokens=500)
-    assert answer.last.finish_reason == "stop"
+    assert answer.finish_reason == "stop"
     assert (answer.tokens[-1].text, answer.tokens[-1].bytes) == ("", b"")
-    assert answer.completion_tokens == len(answer.tokens) < 500
+    assert answer.usage.completion_tokens == len(answer.tokens) < 500
 
 
 @given(tokens=st.integers(1, 5))
 async def test_c08_max_tokens_says_length(worker: Worker, tokens: int) -> None:
     answer = await worker.complete("a long one", max_tokens=tokens)
-    assert (answer.last.finish_reason, answer.completion_tokens) == ("length", tokens)
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", tokens)
 
 
 async def test_c07_log_probabilities_come_where_they_are_asked_for(worker: Worker) -> None:
@@ -81,8 +82,7 @@ async def test_prompts_of_all_kinds_are_counted_and_answered(
 ) -> None:
     assert await worker.session.count_tokens(prompt) == tokens
     answer = await worker.complete(prompt)
-    assert answer.last.usage is not None
-    assert answer.last.usage.prompt_tokens == tokens
+    assert answer.usage.prompt_tokens == tokens
 
 
 async def test_text_and_its_token_ids_are_one_prompt(worker: Worker) -> None:
@@ -94,7 +94,7 @@ async def test_text_and_its_token_ids_are_one_prompt(worker: Worker) -> None:
 async def test_c03_constraints_are_obeyed(worker: Worker, prompt: str, choices: tuple[str, ...]) -> None:
     answer = await worker.complete(prompt, choices=choices, max_tokens=100)
     assert answer.text in choices
-    assert answer.last.finish_reason == "stop"
+    assert answer.finish_reason == "stop"
 
 
 # -- refusals
@@ -103,7 +103,7 @@ async def test_c03_constraints_are_obeyed(worker: Worker, prompt: str, choices: 
 async def test_c04_what_does_not_fit_is_refused_with_the_three_numbers(worker: Worker) -> None:
     with pytest.raises(BadRequestError, match=r"5 tokens.*\(996\) are 1001 tokens.*\(1000\)"):
         await worker.complete("once", max_tokens=996)
-    assert (await worker.complete("once", max_tokens=995)).completion_tokens
+    assert (await worker.complete("once", max_tokens=995)).usage.completion_tokens
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ async def test_a_prompt_that_breaks_the_tokenizer_ends_alone(worker: Worker) -> 
         await worker.complete(prompt)
     with pytest.raises(ServerError, match="the toy is broken"):
         await worker.session.count_tokens(prompt)
-    assert (await beside).completion_tokens
+    assert (await beside).usage.completion_tokens
 
 
 async def test_a_request_that_is_too_long_to_travel_is_refused(worker: Worker) -> None:
     with pytest.raises(BadRequestError, match="33554432 are allowed"):
         await worker.complete("x" * (1 << 25))
-    assert (await worker.complete("once")).completion_tokens
+    assert (await worker.complete("once")).usage.completion_tokens
 
 
 async def test_an_untranslated_constraint_is_our_fault(worker: Worker) -> None:
@@ -187,8 +187,8 @@ async def test_c06_stops_are_found_across_tokens(
             break
     answer = await worker.complete(prompt, max_tokens=60, stop=stop, include_stop=include)
     assert answer.text == shown + oracle.flush()
-    assert answer.completion_tokens == count == len(answer.tokens)
-    assert answer.last.finish_reason == ("stop" if oracle.stopped else whole.last.finish_reason)
+    assert answer.usage.completion_tokens == count == len(answer.tokens)
+    assert answer.finish_reason == ("stop" if oracle.stopped else whole.finish_reason)
 
 
 # -- time, and the end
@@ -201,7 +201,7 @@ async def test_c11_a_deadline_that_has_passed_asks_for_nothing(worker: Worker) -
 
 async def test_nothing_is_asked_before_the_first_pull(worker: Worker) -> None:
     await worker.session.generate(request("fault:step:raise")).aclose()
-    assert (await worker.complete("once")).completion_tokens
+    assert (await worker.complete("once")).usage.completion_tokens
 
 
 async def test_closing_the_session_ends_live_streams_as_cancelled(runtime: LocalRuntime, bare: str) -> None:
@@ -273,13 +273,13 @@ class Program:
         for at, asked in enumerate(self.asked):
             if asked not in alone:
                 alone[asked] = await self.worker.complete(asked[0], max_tokens=asked[1])
-            whole, tokens = alone[asked], Answer(self.got[at]).tokens
+            whole, tokens = alone[asked], Answer(tuple(self.got[at])).tokens
             if at in self.closed:
                 assert tokens == whole.tokens[: len(tokens)]
             else:
                 assert tokens == whole.tokens
-                assert self.got[at][-1].usage == whole.last.usage
-                assert self.got[at][-1].finish_reason == whole.last.finish_reason
+                assert self.got[at][-1].usage == whole.usage
+                assert self.got[at][-1].finish_reason == whole.finish_reason
 
 
 STARTS = st.tuples(st.just("start"), PROMPTS, st.integers(1, 40))

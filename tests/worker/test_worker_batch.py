@@ -171,7 +171,7 @@ async def test_a_bad_adapter_is_refused_and_nothing_else_happens(worker: Worker,
         await worker.session.load_adapter("none", str(tmp_path / "none"))
     with pytest.raises(BadRequestError, match="there is no adapter 'none'"):
         await worker.session.unload_adapter("none")
-    assert (await worker.complete("once")).completion_tokens
+    assert (await worker.complete("once")).usage.completion_tokens
 
 
 async def test_requests_that_use_an_adapter_finish_before_it_goes(gated: Gated, adapter: str) -> None:

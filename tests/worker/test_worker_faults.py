@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.procfs import alive, until
-from tests.worker.toy_backend import Answer, ToyBackend, Worker, deployment, request, working
+from tests.worker.toy_backend import ToyBackend, Worker, deployment, request, working
 
 from llmengine_core.errors import LLMEngineError, ServerError
 from llmengine_core.interfaces.backend import SessionLost
 from llmengine_core.pool import Pool
 from llmengine_core.runtime_local import LocalRuntime
 from llmengine_core.scaling import Bounds
+from llmengine_core.testing.answers import Answer
 from llmengine_core.types.generation import Text
 from llmengine_core.types.launch import Exit
 from llmengine_core.types.progress import Progress
@@ -331,7 +332,7 @@ async def test_what_an_engine_prints_and_reads_is_not_the_protocol(
     with caplog.at_level("DEBUG", "llmengine_core.runtime_local"):
         async with working(runtime, ToyBackend(fault=what), python=python) as worker:
             assert worker.pid
-            assert (await worker.complete(f"fault:step:{what}")).completion_tokens == 16
+            assert (await worker.complete(f"fault:step:{what}")).usage.completion_tokens == 16
     logged = [record.message for record in caplog.records]
     if what == "print":
         for word in ("printed", "put", "written"):

@@ -30,7 +30,7 @@ async def worker(runtime: LocalRuntime, bare: str) -> AsyncIterator[Worker]:
     """One that still answers at the end."""
     async with working(runtime, python=bare) as worker:
         yield worker
-        assert (await worker.complete("once")).completion_tokens == 16
+        assert (await worker.complete("once")).usage.completion_tokens == 16
 
 
 class Caller:
@@ -176,7 +176,7 @@ async def test_who_breaks_off_leaves_nothing_running(worker: Worker, known: Call
     known.say(*(["generate", n, "x", {**VALUES, "max_tokens": 900}] for n in range(1, 20)))
     known.send(b'["generate",20,')
     known.close()
-    assert (await worker.complete("once")).completion_tokens == 16
+    assert (await worker.complete("once")).usage.completion_tokens == 16
 
 
 @given(cuts=st.lists(st.integers(1, 400), max_size=8))
@@ -203,7 +203,7 @@ async def test_who_does_not_read_harms_nobody(worker: Worker, known: Caller) -> 
     """Its tokens wait in the worker, more of them than a socket holds; others get theirs, and it gets all at last."""
     known.say(*(["generate", n, "x", {**VALUES, "max_tokens": 900}] for n in range(1, 31)))
     after_all = await worker.complete("once", max_tokens=900)
-    assert after_all.completion_tokens == 900
+    assert after_all.usage.completion_tokens == 900
     known.send(b"garbage\n")
     *heard, (last, _) = await asyncio.to_thread(known.hear)
     entries = [entry for kind, *rest in heard if kind == "step" for entry in rest[0]]  # type: ignore[attr-defined]

@@ -10,10 +10,12 @@ from typing import Any
 
 from llmengine_core.interfaces.backend import Session
 from llmengine_core.interfaces.runtime import Replica, Runtime
+from llmengine_core.testing import answers
+from llmengine_core.testing.answers import Answer, ask
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt, Text, Token
+from llmengine_core.types.generation import GenerationRequest, Prompt
 from llmengine_core.types.launch import Deployment
-from llmengine_core.types.sampling import SamplingParams, StructuredOutput, Translation
+from llmengine_core.types.sampling import StructuredOutput, Translation
 from llmengine_core.worker_backend import WorkerBackend
 
 CAPABILITIES = Capabilities(
@@ -69,48 +71,20 @@ class Worker:
         return int(self.replica.endpoint.facts["pid"])
 
     async def complete(self, prompt: str | Prompt, **asked: Any) -> Answer:
-        return Answer([chunk async for chunk in self.session.generate(request(prompt, **asked))])
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole stream."""
-
-    chunks: list[GenerationChunk]
-
-    @property
-    def text(self) -> str:
-        return "".join(chunk.text for chunk in self.chunks)
-
-    @property
-    def tokens(self) -> list[Token]:
-        return [token for chunk in self.chunks for token in chunk.tokens]
-
-    @property
-    def last(self) -> GenerationChunk:
-        return self.chunks[-1]
-
-    @property
-    def completion_tokens(self) -> int:
-        assert self.last.usage is not None
-        return self.last.usage.completion_tokens
+        return await ask(self.session, request(prompt, **asked))
 
 
 def request(
     prompt: str | Prompt,
     *,
     choices: tuple[str, ...] = (),
-    adapter: str | None = None,
-    deadline: float | None = None,
-    **sampling: Any,
+    **asked: Any,
 ) -> GenerationRequest:
-    """Greedy, 16 tokens at most, unless it is said otherwise."""
-    prompt = Text(prompt) if isinstance(prompt, str) else prompt
+    """As ``answers.request`` has it; ``choices`` are what the text must be one of."""
     structured = (
         StructuredOutput("choice", choices, Translation("spelling", "\n".join(choices))) if choices else None
     )
-    params = replace(SamplingParams(max_tokens=16, temperature=0.0), **sampling)
-    return GenerationRequest(prompt, params, structured, adapter, deadline)
+    return answers.request(prompt, structured=structured, **asked)
 
 
 @asynccontextmanager

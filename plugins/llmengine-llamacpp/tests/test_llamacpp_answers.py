@@ -103,7 +103,7 @@ async def test_without_a_seed_samples_differ(engine: Engine) -> None:
 async def test_c07_tokens_join_to_the_text(engine: Engine, text: str) -> None:
     answer = await engine.complete("Say it:", structured=lark(_quoted(text)), max_tokens=200, logprobs=True)
     assert answer.text == text
-    assert answer.reason == "stop"
+    assert answer.finish_reason == "stop"
     assert "".join(token.text for token in answer.tokens) == text
     assert b"".join(token.bytes or b"" for token in answer.tokens) == text.encode()
     assert len(answer.tokens) <= answer.usage.completion_tokens
@@ -144,7 +144,7 @@ async def test_c07_a_character_that_is_cut_is_counted_and_not_shown(engine: Engi
         assert whole.text.startswith(cut.text)
         assert "\ufffd" not in cut.text
         assert "".join(token.text for token in cut.tokens) == cut.text
-        assert (cut.usage.completion_tokens, cut.reason) == (most, "length")
+        assert (cut.usage.completion_tokens, cut.finish_reason) == (most, "length")
 
 
 async def test_c07_log_probs_are_of_the_raw_distribution(engine: Engine) -> None:
@@ -169,13 +169,13 @@ async def test_c07_no_log_probs_unless_asked_for(engine: Engine) -> None:
 async def test_c08_generates_no_more_than_asked_for(engine: Engine, count: int) -> None:
     answer = await engine.complete(FRANCE, max_tokens=count)
     assert answer.usage.completion_tokens == len(answer.tokens) == count
-    assert answer.reason == "length"
+    assert answer.finish_reason == "length"
 
 
 async def test_c08_counts_the_end_token(engine: Engine) -> None:
     ids = (await engine.ask("/tokenize", {"content": "Paris"}))["tokens"]
     answer = await engine.complete(FRANCE, structured=lark('"Paris"'))
-    assert (answer.text, answer.reason) == ("Paris", "stop")
+    assert (answer.text, answer.finish_reason) == ("Paris", "stop")
     assert answer.usage.completion_tokens == len(ids) + 1
 
 
@@ -193,7 +193,7 @@ async def test_c09_an_incomplete_character_at_the_end_is_dropped(engine: Engine)
         answer = await engine.complete("Say it:", structured=lark(_quoted(text)), max_tokens=count)
         assert text.startswith(answer.text)
         assert answer.usage.completion_tokens == count
-        assert answer.reason == "length"
+        assert answer.finish_reason == "length"
 
 
 async def test_c04_the_whole_context_can_be_used(engine: Engine) -> None:
@@ -224,7 +224,7 @@ async def test_c06_stops_lie_across_token_borders(engine: Engine, stop: str, inc
     )
     end = text.index(stop)
     assert answer.text == text[: end + len(stop) if include else end]
-    assert answer.reason == "stop"
+    assert answer.finish_reason == "stop"
 
 
 async def test_c06_any_number_of_stop_sequences(engine: Engine) -> None:
@@ -260,7 +260,7 @@ async def test_c06_the_work_is_over_when_the_last_chunk_is_given(engine: Engine)
 async def test_c06_text_held_back_at_the_end_is_given(engine: Engine) -> None:
     whole = await engine.complete(FRANCE)
     answer = await engine.complete(FRANCE, stop=(whole.text + "!",))
-    assert (answer.text, answer.reason, answer.usage) == (whole.text, "length", whole.usage)
+    assert (answer.text, answer.finish_reason, answer.usage) == (whole.text, "length", whole.usage)
 
 
 async def test_c14_concurrent_answers_do_not_mix(engine: Engine) -> None:

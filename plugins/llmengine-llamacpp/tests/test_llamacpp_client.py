@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from llamacpp_engine import request_for
 
 from llmengine_core.errors import BadRequestError, LLMEngineError, ServerError
 from llmengine_core.http import HttpClient
 from llmengine_core.interfaces.backend import SessionLost
+from llmengine_core.testing.answers import request
 from llmengine_core.types.generation import GenerationChunk
 from llmengine_llamacpp.client import Client
 from llmengine_llamacpp.session import LlamaCppSession
@@ -55,7 +55,7 @@ async def failure(folder: Path, answer: bytes) -> tuple[list[GenerationChunk], L
     chunks: list[GenerationChunk] = []
 
     async def drain(session: LlamaCppSession) -> None:
-        async for chunk in session.generate(request_for("Hi", max_tokens=4)):
+        async for chunk in session.generate(request("Hi", max_tokens=4)):
             chunks.append(chunk)  # noqa: PERF401 - what came is wanted also where it fails
 
     async with answering(folder, answer) as session:

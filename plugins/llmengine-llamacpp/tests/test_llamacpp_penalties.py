@@ -56,7 +56,11 @@ async def test_answers_token_by_token_are_whole_answers(engine: Engine) -> None:
         plain = await engine.complete(prompt, logprobs=True, stop=("!",))
         stepped = await engine.complete(prompt, logprobs=True, stop=("!",), presence_penalty=1e-9)
         assert [token.id for token in stepped.tokens] == [token.id for token in plain.tokens]
-        assert (stepped.text, stepped.reason, stepped.usage) == (plain.text, plain.reason, plain.usage)
+        assert (stepped.text, stepped.finish_reason, stepped.usage) == (
+            plain.text,
+            plain.finish_reason,
+            plain.usage,
+        )
         assert stepped.logprobs == pytest.approx(plain.logprobs, abs=1e-3)
 
 
@@ -64,7 +68,7 @@ async def test_an_end_token_ends_an_answer_token_by_token(engine: Engine) -> Non
     prompt = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
     plain = await engine.complete(prompt, max_tokens=60)
     stepped = await engine.complete(prompt, max_tokens=60, presence_penalty=1e-9)
-    assert plain.reason == stepped.reason == "stop"
+    assert plain.finish_reason == stepped.finish_reason == "stop"
     assert stepped.chunks == plain.chunks
 
 

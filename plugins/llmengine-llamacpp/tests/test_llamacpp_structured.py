@@ -27,7 +27,7 @@ async def test_c03_a_schema_is_obeyed(engine: Engine) -> None:
     answer = await engine.complete(
         "A person:", structured=lark(f"%json {json.dumps(SCHEMA)}"), max_tokens=200
     )
-    assert answer.reason == "stop"
+    assert answer.finish_reason == "stop"
     person = json.loads(answer.text)
     assert person["name"] in ("Ada", "Bob")
     assert 0 <= person["age"] <= 99
@@ -49,7 +49,7 @@ async def test_c03_what_is_cut_obeys_so_far(engine: Engine) -> None:
     whole = await engine.complete("Number:", structured=lark('"12345678901234567890"'), max_tokens=50)
     cut = await engine.complete("Number:", structured=lark('"12345678901234567890"'), max_tokens=3)
     assert whole.text.startswith(cut.text)
-    assert cut.reason == "length"
+    assert cut.finish_reason == "length"
 
 
 @pytest.mark.parametrize("translation", [None, Translation("gbnf", 'root ::= "a"')])

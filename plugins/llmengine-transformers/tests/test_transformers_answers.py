@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers_engine import CONTEXT, Engine, lark, request_for, started
+from transformers_engine import CONTEXT, Engine, lark, started
 
 from llmengine_core.errors import BadRequestError
 from llmengine_core.runtime_local import LocalRuntime
+from llmengine_core.testing.answers import request
 from llmengine_core.types.generation import Message, Messages, Text, TokenIds
 from llmengine_core.types.launch import Deployment
 
@@ -115,7 +116,7 @@ async def test_c07_log_probs_are_of_the_raw_distribution(engine: Engine) -> None
 @pytest.mark.parametrize("text", ["It was 10:30, naïve café — 😀🦊🐉 漢字.\n", " a  b\t\tc\n\n\nd"])
 async def test_c07_tokens_join_to_the_text_and_the_end_token_has_none(engine: Engine, text: str) -> None:
     answer = await engine.complete("Say it:", structured=lark(json.dumps(text)), max_tokens=100)
-    assert (answer.text, answer.reason) == (text, "stop")
+    assert (answer.text, answer.finish_reason) == (text, "stop")
     assert "".join(token.text for token in answer.tokens) == text
     assert b"".join(token.bytes or b"" for token in answer.tokens) == text.encode()
     assert answer.tokens[-1].text == ""
@@ -131,7 +132,7 @@ async def test_c06_stops_lie_across_token_borders(engine: Engine, stop: str, inc
     )
     end = text.index(stop)
     assert answer.text == text[: end + len(stop) if include else end]
-    assert answer.reason == "stop"
+    assert answer.finish_reason == "stop"
 
 
 async def test_c03_a_schema_is_obeyed_also_when_sampled_and_penalized(engine: Engine) -> None:
@@ -140,7 +141,7 @@ async def test_c03_a_schema_is_obeyed_also_when_sampled_and_penalized(engine: En
     answer = await engine.complete(
         "A person:", structured=lark(f"%json {schema}"), max_tokens=60, temperature=1.0, presence_penalty=1.0
     )
-    assert answer.reason == "stop"
+    assert answer.finish_reason == "stop"
     assert 0 <= json.loads(answer.text)["age"] <= 99
 
 
@@ -152,7 +153,7 @@ async def test_a_grammar_that_does_not_compile_is_the_callers_mistake(engine: En
 async def test_c08_generates_no_more_than_asked_for(engine: Engine) -> None:
     for count in (1, 3):
         answer = await engine.complete(FRANCE, max_tokens=count)
-        assert (answer.usage.completion_tokens, answer.reason) == (count, "length")
+        assert (answer.usage.completion_tokens, answer.finish_reason) == (count, "length")
 
 
 async def test_c09_each_token_comes_when_it_is_made(engine: Engine) -> None:
@@ -179,7 +180,7 @@ async def test_c14_concurrent_answers_do_not_mix(engine: Engine) -> None:
 
 async def test_c10_closed_streams_leave_their_rows_to_others(engine: Engine) -> None:
     for _ in range(2):
-        streams = [engine.session.generate(request_for(ENDLESS, max_tokens=CONTEXT - 10)) for _ in range(2)]
+        streams = [engine.session.generate(request(ENDLESS, max_tokens=CONTEXT - 10)) for _ in range(2)]
         await asyncio.gather(*(anext(stream) for stream in streams))
         waiting = asyncio.ensure_future(engine.complete(FRANCE, max_tokens=1))
         for stream in streams:
@@ -194,8 +195,7 @@ async def test_c10_prompts_that_are_being_read_are_dropped(engine: Engine) -> No
     assert whole.usage.prompt_tokens == 600
     cost = engine.cpu_seconds() - before
     readings = [
-        asyncio.ensure_future(anext(engine.session.generate(request_for(LONG, max_tokens=1))))
-        for _ in range(2)
+        asyncio.ensure_future(anext(engine.session.generate(request(LONG, max_tokens=1)))) for _ in range(2)
     ]
     before = engine.cpu_seconds()
     while engine.cpu_seconds() - before < cost / 8:  # noqa: ASYNC110 - it tells nobody how far it has come
