@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from tests.contract.toy_contract import ToyContract
 
+from llmengine_core.testing.contracts.sessions import BackendContract
+
 
 class TestToy(ToyContract):
     """All of it declared, constraints enforced by a checker."""
+
+
+class TestToyBackend(BackendContract):
+    """Opened as the core opens any backend; no constraints declared, and no adapter given."""
+
+    subject = backend = model = "toy"
+    plugin = "llmengine_core.testing.toy"

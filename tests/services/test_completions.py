@@ -101,6 +101,7 @@ async def test_c13_what_does_not_go_with_a_constraint_is_refused_before_anything
     (info,) = echo.register_backends()
     excludes = replace(
         info.capabilities,
+        presence_penalty=True,
         structured=frozenset({"regex"}),
         structured_dialect="llguidance",
         structured_excludes=frozenset({"presence_penalty"}),

@@ -1,16 +1,21 @@
 """A backend that answers with its prompt: for tests and benchmarks, with no engine and no child.
 
 The module is a plugin: ``Engine(plugins=[echo])`` can then complete with the base model ``echo``. A token is
-a word with the blanks before it, or the blanks at the end.
+a word with the blanks before it, or the blanks at the end. Its distribution is a point mass: all log probs are 0,
+and nothing that chooses among tokens has an effect. So it declares no penalties.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
+from llmengine_core.errors import BadRequestError, RequestTimeoutError, ServerError
+from llmengine_core.gate import refuse_undeclared
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.stops import StopMatcher
@@ -37,8 +42,6 @@ CONTRACT = 1
 CONTEXT_LENGTH = 1 << 20
 CAPABILITIES = Capabilities(
     logprobs=True,
-    presence_penalty=True,
-    frequency_penalty=True,
     top_k=True,
     top_p=True,
     seed=True,
@@ -46,8 +49,8 @@ CAPABILITIES = Capabilities(
     batch_invariant=True,
     cancels_prefill=True,
 )
-LOGPROB = -0.5
-END = Token(0, "", b"", LOGPROB)
+LOGPROB = 0.0
+END = Token(0, "", b"")
 
 _words = re.compile(r"\s*\S+|\s+$")
 
@@ -64,18 +67,22 @@ class EchoSession(Session):
         return self._facts
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        refuse_undeclared(request, self.facts.capabilities, who="the echo")
+        if self._closed:
+            raise ServerError("the session is closed")
         sampling = request.sampling
         chunks = _chunks(_text(request.prompt), sampling.logprobs)
         prompt_tokens = len(chunks)
+        most = min(sampling.max_tokens, CONTEXT_LENGTH - prompt_tokens)
+        if most < 1:
+            raise BadRequestError(
+                f"a prompt of {prompt_tokens} tokens leaves no room in a context of {CONTEXT_LENGTH}"
+            )
         matcher = StopMatcher(sampling.stop, include=sampling.include_stop) if sampling.stop else None
-        reason: FinishReason = "stop"
         count = 0
-        for chunk in chunks:
-            if count == sampling.max_tokens:
-                reason = "length"
-                break
+        for chunk in chunks[:most]:
+            _check_time(request.deadline)
             if self._closed:
-                reason = "cancelled"
                 break
             count += 1
             if matcher is not None:
@@ -86,11 +93,15 @@ class EchoSession(Session):
             yield chunk
             if count % 64 == 0:
                 await asyncio.sleep(0)
+        _check_time(request.deadline)
+        tokens: tuple[Token, ...] = ()
+        reason: FinishReason = "length"
+        if self._closed:
+            reason = "cancelled"
+        elif count < most:
+            reason = "stop"
+            tokens = (replace(END, logprob=LOGPROB) if sampling.logprobs else END,)
         rest = matcher.flush() if matcher is not None else ""
-        ended = reason == "stop" and count < sampling.max_tokens
-        tokens = (END if sampling.logprobs else Token(0, ""),) if ended else ()
-        if reason == "stop" and not ended:
-            reason = "length"
         yield GenerationChunk(rest, tokens, reason, Usage(prompt_tokens, count + len(tokens)))
 
     async def count_tokens(self, prompt: Prompt) -> int:
@@ -108,6 +119,11 @@ class EchoBackend(Backend):
 
     async def connect(self, endpoint: Endpoint, deployment: Deployment) -> Session:
         return EchoSession()
+
+
+def _check_time(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise RequestTimeoutError("the echo was not over by its deadline")
 
 
 def _text(prompt: Prompt) -> str:
