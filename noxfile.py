@@ -24,7 +24,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
-nox.options.sessions = ["lint", "types", "imports", "tests", "engines", "docs"]
+nox.options.sessions = ["lint", "types", "imports", "tests", "sample", "engines", "docs"]
 
 
 @nox.session
@@ -37,7 +37,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types: sources together, then each folder of tests, whose file names may repeat."""
-    session.run("mypy", *with_python("src", "plugins/*/src", "docs"), "noxfile.py", "conftest.py")
+    session.run("mypy", *with_python("src", "plugins/*/src", "contrib/*/src", "docs"), "noxfile.py", "conftest.py")
     session.run("mypy", "--explicit-package-bases", *with_python("tests", "benchmarks"))
     for folder in with_python("plugins/*/tests", "plugins/*/worker_tests"):
         session.run("mypy", folder)
@@ -81,6 +81,20 @@ def contract(session: nox.Session, plugin: str) -> None:
     if not with_python(f"plugins/{plugin}/tests"):
         session.skip(f"{plugin} has no tests of its own")
     session.run("pytest", f"plugins/{plugin}/tests", *session.posargs)
+
+
+@nox.session
+def sample(session: nox.Session) -> None:
+    """The sample plugin in an environment of its own, as a third party has it: its tests, and a report."""
+    folder = ROOT / "contrib" / "llmengine-sample-plugin"
+    python = session.cache_dir.resolve() / "sample" / "bin" / "python"
+    session.run(UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(python.parents[1]))
+    wanted = [".", f"--editable={folder}", f"--group={folder / 'pyproject.toml'}:dev"]
+    session.run(UV, "pip", "install", "--quiet", "--python", str(python), *wanted)
+    session.env.update(LLMENGINE_HOME=str(python.parents[1] / "home"))
+    with session.chdir(folder):
+        session.run(str(python), "-m", "pytest", *session.posargs)
+    session.run(str(python.with_name("llmengine")), "conformance", "sample", "--profile", "smoke")
 
 
 @nox.session
