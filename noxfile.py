@@ -37,9 +37,11 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types: sources together, then each folder of tests, whose file names may repeat."""
-    session.run("mypy", *with_python("src", "plugins/*/src", "contrib/*/src", "docs"), "noxfile.py", "conftest.py")
+    session.run(
+        "mypy", *with_python("src", "plugins/*/src", "contrib/*/src", "docs"), "noxfile.py", "conftest.py"
+    )
     session.run("mypy", "--explicit-package-bases", *with_python("tests", "benchmarks"))
-    for folder in with_python("plugins/*/tests", "plugins/*/worker_tests"):
+    for folder in with_python("plugins/*/tests", "plugins/*/worker_tests", "contrib/*/tests"):
         session.run("mypy", folder)
 
 

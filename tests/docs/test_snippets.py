@@ -2,8 +2,12 @@
 
 Every ``python`` block runs, a file's blocks one after the other in one fresh interpreter. A block right
 under ``<!-- file: name.py -->`` is written to that file first, for the others to import; one right under
-``<!-- not run: reason -->`` is listed and left alone. A ``console`` block right under ``<!-- run -->`` has its
-``$ llmengine`` lines run; what they print is not compared.
+``<!-- not run: reason -->`` is listed and left alone.
+
+A page's ``console`` blocks are run in their order, and its files are written as they come. Right under
+``<!-- run -->`` each ``$`` line must succeed; what it prints is not compared. Under ``<!-- run: shows -->`` what is
+printed must hold the lines that the block shows, and under ``<!-- run: fails -->`` it must fail besides. A ``diff``
+block under ``<!-- patch: name.py -->`` changes a file that the page wrote.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +32,25 @@ PAGES = sorted(
 BLOCK = re.compile(
     r"""
     ^(?:(?P<mark><!--[^\n]*-->)\n\n?)?
-    (?P<indent>\ *)```(?P<language>python|console)[^\n]*\n
+    (?P<indent>\ *)```(?P<language>python|console|toml|diff)[^\n]*\n
     (?P<code>.*?)
     ^(?P=indent)```$
     """,
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
-FILE = re.compile(r"<!-- file: (?P<name>[a-z_]+\.py) -->")
-RUN = "<!-- run -->"
+FILE = re.compile(r"<!-- file: (?P<name>[a-z_]+\.(py|toml)) -->")
+PATCH = re.compile(r"<!-- patch: (?P<name>[a-z_]+\.py) -->")
+RUN = re.compile(r"<!-- run(: (?P<how>shows|fails))? -->")
+PROGRAMS = {
+    "llmengine": [sys.executable, "-m", "llmengine_core.cli"],
+    "python": [sys.executable],
+    "python -m pip install": [
+        *(os.environ.get("UV") or shutil.which("uv") or "uv", "pip", "install", "--quiet", "--offline"),
+        *("--no-deps", "--target", "installed"),
+    ],
+}
+"""What stands for the first words of a command: nothing is ever installed into the environment of the tests."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class Snippet:
 
 
 def snippets(text: str) -> list[Snippet]:
-    """The python and console blocks of a page, in order."""
+    """The python, console, toml and diff blocks of a page, in order."""
     return [
         Snippet(
             language=match["language"],
@@ -70,38 +87,70 @@ def program(found: list[Snippet]) -> str:
 
 
 def files(found: list[Snippet]) -> dict[str, str]:
-    """The text of each file that a page shows, by its name."""
-    marked = [(FILE.fullmatch(snippet.mark or ""), snippet.code) for snippet in found]
-    return {mark["name"]: code for mark, code in marked if mark}
+    """The text of each file that a page shows, by its name, as it is in the end."""
+    made: dict[str, str] = {}
+    for snippet in found:
+        change(made, snippet)
+    return made
 
 
-def commands(found: list[Snippet]) -> list[list[str]]:
-    """The arguments of every `llmengine` command in console blocks that are marked to be run."""
-    return [
-        shlex.split(line.removeprefix("$ llmengine "))
-        for snippet in found
-        if snippet.language == "console" and snippet.mark == RUN
-        for line in snippet.code.splitlines()
-        if line.startswith("$ llmengine ")
-    ]
+def change(made: dict[str, str], snippet: Snippet) -> None:
+    """Do to a page's files what a block says."""
+    if file := FILE.fullmatch(snippet.mark or ""):
+        made[file["name"]] = snippet.code
+    elif patch := PATCH.fullmatch(snippet.mark or ""):
+        lines = snippet.code.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line[0] in " -")
+        after = "".join(line[1:] for line in lines if line[0] in " +")
+        assert made[patch["name"]].count(before) == 1, f"line {snippet.line}: not once in {patch['name']}"
+        made[patch["name"]] = made[patch["name"]].replace(before, after)
 
 
-def run(arguments: list[str], home: Path) -> None:
-    """Run the interpreter with these arguments in a home of its own; show what it printed if it fails."""
-    environment = os.environ | {"LLMENGINE_HOME": str(home), "PYTHONWARNINGS": "error"}
+def commands(snippet: Snippet) -> list[tuple[list[str], list[str]]]:
+    """The commands of a console block that is marked to be run, each with the lines that are shown below it."""
+    found: list[tuple[list[str], list[str]]] = []
+    if snippet.language != "console" or not RUN.fullmatch(snippet.mark or ""):
+        return found
+    for line in snippet.code.splitlines():
+        if line.startswith("$ "):
+            name = next(each for each in reversed(PROGRAMS) if line.startswith(f"$ {each}"))
+            found.append(([*PROGRAMS[name], *shlex.split(line.removeprefix(f"$ {name}"))], []))
+        elif line.strip() not in ("", "..."):
+            found[-1][1].append(line.strip())
+    return found
+
+
+def run(command: list[str], home: Path, how: str | None = None, shown: Sequence[str] = ()) -> None:
+    """Run a command in a home of its own, which is where it installs to, too. Show what it printed if that is wrong."""
+    environment = os.environ | {
+        "LLMENGINE_HOME": str(home),
+        "PYTHONPATH": str(home / "installed"),
+        "PYTHONWARNINGS": "error",
+    }
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=home, env=environment, capture_output=True, text=True, timeout=110
+        command,
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if how else subprocess.PIPE,
+        text=True,
+        timeout=110,
     )
-    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    told = f"{command}\n{done.stdout}\n{done.stderr}"
+    assert (done.returncode != 0) == (how == "fails"), told
+    if how is not None:
+        rest = done.stdout
+        for line in shown:
+            assert line in rest, f"{line!r} is not there, or not in this order: {told}"
+            rest = rest.partition(line)[2]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_mark_is_known_and_reasoned(page: Path) -> None:
+    marks = {"python": (NOT_RUN, FILE), "console": (RUN,), "toml": (FILE,), "diff": (PATCH,)}
     for snippet in snippets(page.read_text()):
-        allowed = snippet.mark is None or (
-            snippet.mark == RUN
-            if snippet.language == "console"
-            else NOT_RUN.fullmatch(snippet.mark) or FILE.fullmatch(snippet.mark)
+        allowed = snippet.mark is None or any(
+            mark.fullmatch(snippet.mark) for mark in marks[snippet.language]
         )
         assert allowed, f"{page}:{snippet.line}: {snippet.mark} above a {snippet.language} block"
     other_names = re.findall(r"^ *```(py|py3|python3|pycon|Python)\b", page.read_text(), re.MULTILINE)
@@ -115,20 +164,28 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_text(code)
     source = tmp_path / "snippets.py"
     source.write_text(program(found))
-    run([str(source)], tmp_path)
+    run([sys.executable, str(source)], tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_console_blocks_run(page: Path, tmp_path: Path) -> None:
-    for arguments in commands(snippets(page.read_text())):
-        run(["-m", "llmengine_core.cli", *arguments], tmp_path)
+    made: dict[str, str] = {}
+    for snippet in snippets(page.read_text()):
+        change(made, snippet)
+        for command, shown in commands(snippet):
+            for name, code in made.items():
+                (tmp_path / name).write_text(code)
+            mark = RUN.fullmatch(snippet.mark or "")
+            run(command, tmp_path, mark and mark["how"], shown)
 
 
 def test_snippets_are_found_with_their_marks_and_lines() -> None:
     page = (
         "# Title\n\n```python\na = 1\n```\n\n<!-- not run: needs a GPU -->\n```python\nb = 2\n```\n"
         "<!-- run -->\n```console\n$ llmengine complete 'a b'\n...\n```\n  ```python\n  c = a\n  ```\n"
-        "<!-- file: other.py -->\n```python\nd = 4\n```\n"
+        "<!-- file: other.py -->\n```python\nd = 4\ne = 5\n```\n"
+        "<!-- patch: other.py -->\n```diff\n d = 4\n-e = 5\n+e = 6\n+f = 7\n```\n"
+        "<!-- run: fails -->\n```console\n$ python -m pytest other.py\n...\nno tests ran\n```\n"
     )
     found = snippets(page)
     assert [(each.language, each.mark, each.line) for each in found] == [
@@ -137,7 +194,31 @@ def test_snippets_are_found_with_their_marks_and_lines() -> None:
         ("console", "<!-- run -->", 13),
         ("python", None, 17),
         ("python", "<!-- file: other.py -->", 21),
+        ("diff", "<!-- patch: other.py -->", 26),
+        ("console", "<!-- run: fails -->", 33),
     ]
     assert program(found).splitlines() == [*[""] * 3, "a = 1", *[""] * 12, "c = a"]
-    assert commands(found) == [["complete", "a b"]]
-    assert files(found) == {"other.py": "d = 4\n"}
+    assert [each for snippet in found for each in commands(snippet)] == [
+        ([*PROGRAMS["llmengine"], "complete", "a b"], []),
+        ([sys.executable, "-m", "pytest", "other.py"], ["no tests ran"]),
+    ]
+    assert files(found[:5]) == {"other.py": "d = 4\ne = 5\n"}
+    assert files(found) == {"other.py": "d = 4\ne = 6\nf = 7\n"}
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "shown", "passes"),
+    [
+        ("shows", "print('a b c')", ["a", "c"], True),
+        ("shows", "print('a b c')", ["c", "a"], False),
+        ("shows", "exit('a')", ["a"], False),
+        ("fails", "exit('a')", ["a"], True),
+        ("fails", "print('a')", ["a"], False),
+        (None, "exit(1)", [], False),
+    ],
+)
+def test_what_a_command_does_is_compared(
+    how: str | None, code: str, shown: list[str], passes: bool, tmp_path: Path
+) -> None:
+    with nullcontext() if passes else pytest.raises(AssertionError):
+        run([sys.executable, "-c", code], tmp_path, how, shown)
