@@ -8,6 +8,7 @@ from llmengine_core.testing.contracts.backend import BackendGround
 from llmengine_core.testing.contracts.cancelling import CancellingLaws
 from llmengine_core.testing.contracts.closing import ClosingLaws
 from llmengine_core.testing.contracts.concurrency import ConcurrencyLaws
+from llmengine_core.testing.contracts.deadlines import DeadlineLaws
 from llmengine_core.testing.contracts.facts import FactLaws
 from llmengine_core.testing.contracts.logprobs import LogprobLaws
 from llmengine_core.testing.contracts.prompts import PromptLaws
@@ -29,6 +30,7 @@ class SessionContract(
     PromptLaws,
     AdapterLaws,
     CancellingLaws,
+    DeadlineLaws,
     ConcurrencyLaws,
     ClosingLaws,
     ProgramLaws,
