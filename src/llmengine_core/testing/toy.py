@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 from zlib import crc32
 
@@ -96,7 +97,8 @@ LIKELY = [each for each in range(END) if PIECES[each].isascii() and PIECES[each]
     *range(256, END),
     *"\né€😀".encode(),
 ]
-"""The tokens that it generates."""
+"""The tokens that it generates; all others hardly ever, but where a constraint demands them."""
+RARE = dict.fromkeys(range(END), -12.0)
 ENDING = 0.5
 """Added to the logit of the end: most answers end by themselves within 50 tokens."""
 LIKING = 1.5
@@ -185,7 +187,12 @@ class ToySession(Session):
         chance = random.Random(sampling.seed)
         so_far = b""
         while True:
-            logits = self.logits((*prompt, *generated), salt)
+            going_on = continuing(so_far)
+            logits = {
+                token: logit
+                for token, logit in self.logits((*prompt, *generated), salt).items()
+                if token in going_on
+            }
             total = math.log(sum(map(math.exp, logits.values())))
             token = self.choose(request, penalized(logits, generated, sampling), so_far, chance)
             so_far += b"" if token == END else PIECES[token]
@@ -203,7 +210,7 @@ class ToySession(Session):
         """Of each token that may come next."""
         state = crc32(repr((tokens[-3:], salt)).encode())
         lately = set(tokens[-8:])
-        found = {each: 6 * (crc32(b"%d" % each, state) % 1000 / 1000) ** 2 for each in (*LIKELY, END)}
+        found = RARE | {each: 6 * (crc32(b"%d" % each, state) % 1000 / 1000) ** 2 for each in (*LIKELY, END)}
         for each in lately & found.keys():
             found[each] += LIKING
         found[END] += ENDING
@@ -216,12 +223,14 @@ class ToySession(Session):
         sampling = request.sampling
         left = dict(sorted(logits.items(), key=lambda each: -each[1]))
         if sampling.temperature > 0:
-            left = likeliest({each: logit / sampling.temperature for each, logit in left.items()}, sampling)
+            highest = next(iter(left.values()))
+            scaled = {each: (logit - highest) / sampling.temperature for each, logit in left.items()}
+            left = likeliest(scaled, sampling)
         spare = dict(sorted(logits.items(), key=lambda each: -each[1]))
         while left:
             if sampling.temperature > 0:
                 highest = max(left.values())
-                weights = [math.exp(each - highest) for each in left.values()]
+                weights = [math.exp(each - highest) if each > -math.inf else 0 for each in left.values()]
                 (token,) = chance.choices(list(left), weights)
             else:
                 token = next(iter(left))
@@ -247,8 +256,13 @@ class ToySession(Session):
             return False
         if structured is None or self._decoder is None:
             return True
-        whole = text.encode() == so_far + PIECES[token]
-        return whole and self._decoder.verify(structured, text, complete=False)
+        rest = (so_far + PIECES[token])[len(text.encode()) :]
+        begun = (
+            [each for each in beyond_ascii(structured.value) if each.encode().startswith(rest)]
+            if rest
+            else [""]
+        )
+        return any(self._decoder.verify(structured, text + each, complete=False) for each in begun)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The tokens of a prompt: the longest pieces from the left."""
@@ -304,15 +318,33 @@ def penalized(
 def likeliest(logits: Mapping[int, float], sampling: SamplingParams) -> dict[int, float]:
     """Those that ``top_k`` and ``top_p`` leave, of logits in falling order."""
     kept = dict(list(logits.items())[: sampling.top_k])
-    total = sum(map(math.exp, kept.values()))
+    highest = max(kept.values(), default=0.0)
+    total = sum(math.exp(logit - highest) for logit in kept.values())
     found: dict[int, float] = {}
     reached = 0.0
     for token, logit in kept.items():
         found[token] = logit
-        reached += math.exp(logit) / total
+        reached += math.exp(logit - highest) / total
         if reached >= sampling.top_p:
             break
     return found
+
+
+@lru_cache(64)
+def beyond_ascii(value: str | tuple[str, ...]) -> frozenset[str]:
+    """The characters of several bytes that a constraint names: those that a first byte may stand for."""
+    return frozenset(each for each in "".join(value) if not each.isascii())
+
+
+def continuing(data: bytes) -> frozenset[int]:
+    """The tokens that UTF-8 allows after what begins as UTF-8."""
+    return _continuing(data[len((utf8_start(data) or "").encode()) :])
+
+
+@cache
+def _continuing(rest: bytes) -> frozenset[int]:
+    found = {token for token in range(END) if utf8_start(rest + PIECES[token]) is not None}
+    return frozenset(found if rest else {*found, END})
 
 
 def utf8_start(data: bytes) -> str | None:
