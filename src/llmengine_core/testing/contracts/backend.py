@@ -76,8 +76,8 @@ class BackendGround(SessionGround):
         """A replica and a session of its own; ``changes`` are further fields of the spec."""
         given = {"checkpoint_path": cls.checkpoint, **cls.spec, **changes}
         spec = ModelSpec(name="contract", model=cls.model, inference_framework=cls.backend, **given)
-        registry = await asyncio.to_thread(cls.registry)
-        async with opened(registry, cls.settings(), spec, adapters=bool(cls.adapters)) as found:
+        registry, settings = await asyncio.to_thread(lambda: (cls.registry(), cls.settings()))
+        async with opened(registry, settings, spec, adapters=bool(cls.adapters)) as found:
             yield found
 
     @classmethod
