@@ -1,25 +1,406 @@
-"""Sessions whose answers are wrong."""
+"""Sessions whose answers are wrong: their end, their text, their counts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
+from itertools import count
+from typing import Any
 
 from tests.contract.mutants import Mutant
 from tests.contract.mutants.toys import toy_mutant
 
-from llmengine_core.testing.toy import ToySession
-from llmengine_core.types.generation import GenerationChunk, GenerationRequest
+from llmengine_core.gate import refuse_undeclared
+from llmengine_core.testing.toy import CAPABILITIES, END, PIECES, ToySession
+from llmengine_core.types.generation import (
+    GenerationChunk,
+    GenerationRequest,
+    Prompt,
+    Text,
+    Token,
+    Usage,
+)
+
+Chunks = Iterator[GenerationChunk]
 
 
 class CumulativeText(ToySession):
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
         so_far = ""
-        async for chunk in super().generate(request):
+        for chunk in super().answer(request, closed):
             so_far += chunk.text
             yield replace(chunk, text=so_far)
 
 
+class CumulativeTextWithoutTokens(CumulativeText):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            yield replace(chunk, tokens=())
+
+
+class TwoTerminals(ToySession):
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        async for chunk in super().generate(request):
+            yield chunk
+            if chunk.finish_reason is not None:
+                yield GenerationChunk("", (), chunk.finish_reason, chunk.usage)
+
+
+class ChunkAfterTerminal(ToySession):
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        async for chunk in super().generate(request):
+            yield chunk
+        yield GenerationChunk("")
+
+
+class UsageOnEveryChunk(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for number, chunk in enumerate(super().answer(request, closed), 1):
+            yield replace(chunk, usage=chunk.usage or Usage(len(self.encode(request.prompt)), number))
+
+
+class UsageNever(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            yield replace(chunk, usage=None)
+
+
+class NoTerminal(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            yield replace(chunk, usage=None, finish_reason=None)
+
+
+class ReasonOfTheEngine(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            reason: Any = {"stop": "eos_token"}.get(chunk.finish_reason or "", chunk.finish_reason)
+            yield replace(chunk, finish_reason=reason)
+
+
+class _Counting(ToySession):
+    """Counts what it generated in a way of its own."""
+
+    def counted(self, chunks: list[GenerationChunk]) -> int:
+        raise NotImplementedError
+
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        seen: list[GenerationChunk] = []
+        for chunk in super().answer(request, closed):
+            seen.append(chunk)
+            if chunk.usage is not None:
+                chunk = replace(chunk, usage=replace(chunk.usage, completion_tokens=self.counted(seen)))
+            yield chunk
+
+
+class CountsCharacters(_Counting):
+    def counted(self, chunks: list[GenerationChunk]) -> int:
+        return max(1, len("".join(chunk.text for chunk in chunks)))
+
+
+class CountsTheFirstChunk(_Counting):
+    def counted(self, chunks: list[GenerationChunk]) -> int:
+        return 1
+
+
+class CountsChunksWithText(_Counting):
+    def counted(self, chunks: list[GenerationChunk]) -> int:
+        return max(1, sum(bool(chunk.text) for chunk in chunks))
+
+
+class CountsNoEnd(_Counting):
+    def counted(self, chunks: list[GenerationChunk]) -> int:
+        return max(1, sum(token.id != END for chunk in chunks for token in chunk.tokens))
+
+
+class CountsPromptAgain(_Counting):
+    def counted(self, chunks: list[GenerationChunk]) -> int:
+        return chunks[-1].usage.prompt_tokens + len(chunks) if chunks[-1].usage else 0
+
+
+class StartTokenForgotten(ToySession):
+    async def count_tokens(self, prompt: Prompt) -> int:
+        return await super().count_tokens(prompt) + 1
+
+
+class CountedUpToEight(ToySession):
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return super().encode(prompt)[-8:]
+
+
+class PromptInTheText(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        if isinstance(request.prompt, Text):
+            yield GenerationChunk(request.prompt.text)
+        yield from super().answer(request, closed)
+
+
+class EndShown(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            ended = chunk.tokens[-1].id == END
+            yield replace(chunk, text=chunk.text + "</s>") if ended else chunk
+
+
+class _Limited(ToySession):
+    """Makes another limit of ``max_tokens``."""
+
+    limit: Callable[[int], int] = staticmethod(lambda given: given)
+
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        sampling = replace(request.sampling, max_tokens=type(self).limit(request.sampling.max_tokens))
+        return super().answer(replace(request, sampling=sampling), closed)
+
+
+class OneTooFew(_Limited):
+    limit = staticmethod(lambda given: max(1, given - 1))
+
+
+class OneTooMany(_Limited):
+    limit = staticmethod(lambda given: given + 1)
+
+
+class LimitIgnored(_Limited):
+    limit = staticmethod(lambda given: 40)
+
+
+class LimitOfItsOwn(_Limited):
+    """A server's own default of 8 wins."""
+
+    limit = staticmethod(lambda given: min(given, 8))
+
+
+class AlwaysStop(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            yield replace(chunk, finish_reason=chunk.finish_reason and "stop")
+
+
+class AlwaysLength(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            yield replace(chunk, finish_reason=chunk.finish_reason and "length")
+
+
+class CutCharactersShown(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        generated = b""
+        for chunk in super().answer(request, closed):
+            generated += b"".join(token.bytes or b"" for token in chunk.tokens)
+            if chunk.finish_reason == "length" and generated.decode(errors="replace")[-1:] == "\ufffd":
+                chunk = replace(chunk, text=chunk.text + "\ufffd")
+            yield chunk
+
+
+class EachTokenDecodedAlone(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            tokens = tuple(
+                replace(token, text=(token.bytes or b"").decode(errors="replace")) for token in chunk.tokens
+            )
+            yield replace(chunk, text="".join(token.text for token in tokens), tokens=tokens)
+
+
+class HalfCharacters(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            halves = chunk.text.encode("utf-16", "surrogatepass")[2:]
+            units = [
+                halves[at : at + 2].decode("utf-16-le", "surrogatepass") for at in range(0, len(halves), 2)
+            ]
+            for unit in units[:-1]:
+                yield GenerationChunk(unit)
+            yield replace(chunk, text="".join(units[-1:]))
+
+
+class AnswerStripped(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        chunks = [*super().answer(request, closed)]
+        text = "".join(chunk.text for chunk in chunks).strip()
+        yield replace(
+            chunks[-1], text=text, tokens=tuple(token for chunk in chunks for token in chunk.tokens)
+        )
+
+
+class TokensOfThePrompt(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        prompt = self.encode(request.prompt)
+        yield GenerationChunk(
+            "", tuple(Token(each, PIECES[each].decode(errors="replace")) for each in prompt)
+        )
+        yield from super().answer(request, closed)
+
+
+class RefusesAtOnce(ToySession):
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        refuse_undeclared(request, self.facts.capabilities, who="the toy")
+        self.encode(request.prompt)
+        return super().generate(request)
+
+
+class BeginsAtOnce(ToySession):
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        queue: asyncio.Queue[GenerationChunk | Exception | None] = asyncio.Queue()
+
+        async def work() -> None:
+            try:
+                async for chunk in ToySession.generate(self, request):
+                    queue.put_nowait(chunk)
+            except Exception as error:
+                queue.put_nowait(error)
+            queue.put_nowait(None)
+
+        return _drained(queue, asyncio.ensure_future(work()))
+
+
+async def _drained(
+    queue: asyncio.Queue[GenerationChunk | Exception | None], task: asyncio.Future[None]
+) -> AsyncGenerator[GenerationChunk, None]:
+    try:
+        while (item := await queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        task.cancel()
+
+
+class PromptStripped(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        if isinstance(request.prompt, Text):
+            request = replace(request, prompt=Text(request.prompt.text.strip() or " "))
+        return super().answer(request, closed)
+
+
+class PromptStrippedEverywhere(ToySession):
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return super().encode(Text(prompt.text.strip() or " ") if isinstance(prompt, Text) else prompt)
+
+
+class NeverQuiteGreedy(ToySession):
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        refuse_undeclared(request, self.facts.capabilities, who="the toy")
+        warmer = max(request.sampling.temperature, 0.7)
+        sampling = replace(request.sampling, temperature=warmer, top_k=None)
+        async for chunk in super().generate(replace(request, sampling=sampling)):
+            yield chunk
+
+
+class StateLeftBehind(ToySession):
+    """What was said before is still in its cache."""
+
+    numbers = count()
+
+    def salt(self, request: GenerationRequest) -> int:
+        return super().salt(request) + next(self.numbers)
+
+
+ONE_END = "test_c09_exactly_one_chunk_ends_a_stream"
+LENGTH = "test_c08_length_is_said_only_where_a_limit_was_reached"
+THE_END = "test_c08_the_end_is_counted_and_not_shown"
+OF_TOKENS = "test_c08_the_text_is_of_the_tokens_that_were_counted"
+PROMPT_TOKENS = "test_c08_prompt_tokens_are_what_count_tokens_says"
+BEGINNING = "test_c09_fewer_tokens_are_the_beginning_of_more"
+JOIN = "test_c07_tokens_that_are_given_join_to_the_text"
+NOTHING_YET = "test_nothing_happens_before_the_first_chunk_is_asked"
 MUTANTS: list[Mutant] = [
-    toy_mutant("cumulative_text", "each chunk repeats all text so far", CumulativeText, killers=()),
+    toy_mutant(
+        "cumulative_text", "each chunk repeats all text so far", CumulativeText, killers=(JOIN, OF_TOKENS)
+    ),
+    toy_mutant(
+        "cumulative_text_without_tokens",
+        "each chunk repeats all text so far, and gives no tokens",
+        CumulativeTextWithoutTokens,
+        killers=(OF_TOKENS,),
+        declared=replace(CAPABILITIES, logprobs=False),
+    ),
+    toy_mutant("two_terminals", "the last chunk comes twice", TwoTerminals, killers=(ONE_END,)),
+    toy_mutant(
+        "chunk_after_terminal", "a chunk comes after the last", ChunkAfterTerminal, killers=(ONE_END,)
+    ),
+    toy_mutant("usage_on_every_chunk", "each chunk has a usage", UsageOnEveryChunk, killers=(ONE_END,)),
+    toy_mutant("usage_never", "the last chunk has no usage", UsageNever, killers=(ONE_END,)),
+    toy_mutant("no_terminal", "a stream just ends", NoTerminal, killers=(ONE_END,)),
+    toy_mutant(
+        "reason_of_the_engine", "finish_reason in the engine's words", ReasonOfTheEngine, killers=(ONE_END,)
+    ),
+    toy_mutant(
+        "counts_characters", "completion_tokens counts characters", CountsCharacters, killers=(LENGTH,)
+    ),
+    toy_mutant(
+        "counts_the_first_chunk", "usage is of the first chunk alone", CountsTheFirstChunk, killers=(LENGTH,)
+    ),
+    toy_mutant(
+        "counts_chunks_with_text", "chunks are counted for tokens", CountsChunksWithText, killers=(LENGTH,)
+    ),
+    toy_mutant("counts_no_end", "the end token isn't counted", CountsNoEnd, killers=(THE_END,)),
+    toy_mutant(
+        "counts_the_prompt_again", "completion_tokens is the total", CountsPromptAgain, killers=(LENGTH,)
+    ),
+    toy_mutant(
+        "start_token_forgotten",
+        "usage leaves the start token out",
+        StartTokenForgotten,
+        killers=(PROMPT_TOKENS,),
+    ),
+    toy_mutant(
+        "counted_up_to_eight",
+        "prompts are cut and counted so",
+        CountedUpToEight,
+        killers=("test_c08_count_tokens_counts_more_for_more_text",),
+    ),
+    toy_mutant(
+        "prompt_in_the_text", "the answer begins with the prompt", PromptInTheText, killers=(OF_TOKENS,)
+    ),
+    toy_mutant("end_shown", "the end token's name is in the text", EndShown, killers=(THE_END,)),
+    toy_mutant("one_too_few", "max_tokens less one", OneTooFew, killers=(LENGTH,)),
+    toy_mutant("one_too_many", "max_tokens and one more", OneTooMany, killers=(LENGTH,)),
+    toy_mutant(
+        "limit_ignored",
+        "max_tokens is dropped",
+        LimitIgnored,
+        killers=(LENGTH,),
+        shipped="BerriAI/litellm#40470",
+    ),
+    toy_mutant("limit_of_its_own", "an engine's own limit wins", LimitOfItsOwn, killers=(LENGTH,)),
+    toy_mutant("always_stop", '"stop" where max_tokens ended it', AlwaysStop, killers=(BEGINNING, THE_END)),
+    toy_mutant("always_length", '"length" where it ended by itself', AlwaysLength, killers=(LENGTH,)),
+    toy_mutant(
+        "cut_characters_shown", "U+FFFD where a character was cut", CutCharactersShown, killers=(BEGINNING,)
+    ),
+    toy_mutant(
+        "each_token_decoded_alone",
+        "characters of several tokens become U+FFFD",
+        EachTokenDecodedAlone,
+        killers=("test_c09_no_character_is_shown_in_parts",),
+    ),
+    toy_mutant("half_characters", "chunks hold lone surrogates", HalfCharacters, killers=(ONE_END,)),
+    toy_mutant("answer_stripped", "blanks around the answer are lost", AnswerStripped, killers=(JOIN,)),
+    toy_mutant(
+        "tokens_of_the_prompt", "tokens of the prompt are given too", TokensOfThePrompt, killers=(JOIN,)
+    ),
+    toy_mutant("refuses_at_once", "generate() itself raises", RefusesAtOnce, killers=(NOTHING_YET,)),
+    toy_mutant("begins_at_once", "generate() itself starts a task", BeginsAtOnce, killers=(NOTHING_YET,)),
+    toy_mutant(
+        "prompt_stripped", "blanks around the prompt are lost", PromptStripped, killers=(PROMPT_TOKENS,)
+    ),
+    toy_mutant(
+        "prompt_stripped_everywhere",
+        "blanks around the prompt are lost, and not counted",
+        PromptStrippedEverywhere,
+        killers=("test_c01_blanks_around_a_prompt_are_kept",),
+    ),
+    toy_mutant(
+        "never_quite_greedy",
+        "temperature 0 is an engine's least",
+        NeverQuiteGreedy,
+        killers=("test_c05_a_greedy_call_repeats",),
+    ),
+    toy_mutant(
+        "state_left_behind",
+        "an answer depends on those before it",
+        StateLeftBehind,
+        killers=("test_c05_a_greedy_call_repeats",),
+    ),
 ]
