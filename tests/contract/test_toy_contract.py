@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.toy_contract import ToyContract
+from tests.contract.toy_contract import ADAPTERS, ToyContract
 
 from llmengine_core.testing.contracts.sessions import BackendContract
 
@@ -12,7 +12,8 @@ class TestToy(ToyContract):
 
 
 class TestToyBackend(BackendContract):
-    """Opened as the core opens any backend; no constraints declared, and no adapter given."""
+    """Opened as the core opens any backend; no constraints declared."""
 
     subject = backend = model = "toy"
     plugin = "llmengine_core.testing.toy"
+    adapters = ADAPTERS
