@@ -266,7 +266,7 @@ class Child:
     def _take_line(self, line: bytes) -> None:
         message = None
         if line.startswith(b"{"):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 message = json.loads(line)
         if message is None:
             self._log(line + b"\n")

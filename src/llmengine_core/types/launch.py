@@ -87,7 +87,8 @@ class LaunchSpec:
     ``memory`` (bytes of main memory that it may use at most).
     It then holds its input open and ends when that closes. It writes JSON lines to its standard output: any
     number of ``{"progress": 0.4, "phase": "load"}`` and one ``{"ready": true, ...}``, whose further members
-    become ``Endpoint.facts``. A reason for failing goes to its standard error.
+    become ``Endpoint.facts``. Anything else there is no news: it is logged. A reason for failing goes to its
+    standard error.
     """
 
     argv: tuple[str, ...]
