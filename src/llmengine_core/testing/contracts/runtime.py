@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llmengine_core.testing.laws import Contract
+from llmengine_core.testing.contracts.runtime_ending import EndingLaws
+from llmengine_core.testing.contracts.runtime_secrets import SecretLaws
+from llmengine_core.testing.contracts.runtime_starting import StartingLaws
 
 __all__ = ["RuntimeContract"]
 
 
-class RuntimeContract(Contract):
-    """See the module."""
-
-    kind = "runtime"
+class RuntimeContract(StartingLaws, SecretLaws, EndingLaws):
+    """A runtime by its name: what it starts, what it shows of that, and what it leaves behind."""
