@@ -23,6 +23,7 @@ __all__ = ["cli"]
 COMMANDS = {
     "complete": "llmengine_core.cli.complete:complete",
     "completion": "llmengine_core.cli.about:completion",
+    "conformance": "llmengine_core.cli.conformance:conformance",
     "doctor": "llmengine_core.cli.doctor:doctor",
     "engines": "llmengine_core.cli.engines:engines",
     "explain": "llmengine_core.cli.explain:explain",
