@@ -60,7 +60,7 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 def test_a_plugin_adds_a_command(run: Run, installed: Installed) -> None:
     installed.add("tape", "tape_plugin", COMMAND.format(name="tape"))
     assert (run("tape").stdout, run("tape").stderr) == ("told\n", "")
-    assert "tape        Tell what it was told." in run("--help").stdout
+    assert "tape         Tell what it was told." in run("--help").stdout
 
 
 @pytest.mark.parametrize(
