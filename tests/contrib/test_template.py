@@ -39,8 +39,13 @@ def render(target: Path, **answers: Any) -> Path:
     return target
 
 
-def run(*command: str | Path, folder: Path, **environment: str) -> None:
-    """Run a program in a folder; show what it printed if it fails."""
+def install(plugin: Path, site: Path) -> None:
+    """Install a plugin into a folder; needs no index."""
+    run(UV, "pip", "install", "--offline", "--no-deps", "--target", site, plugin, folder=plugin)
+
+
+def run(*command: str | Path, folder: Path, **environment: str) -> str:
+    """What a program printed that was run in a folder; show it if it fails."""
     done = subprocess.run(
         [*map(str, command)],
         cwd=folder,
@@ -50,6 +55,7 @@ def run(*command: str | Path, folder: Path, **environment: str) -> None:
         timeout=110,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -73,7 +79,7 @@ def test_what_it_makes_is_in_order_and_keeps_every_law(name: str, tmp_path: Path
     made = render(tmp_path / "made", **ANSWERS[name])
     run(*PYTHON, "ruff", "check", "--no-cache", ".", folder=made)
     run(*PYTHON, "ruff", "format", "--no-cache", "--check", ".", folder=made)
-    run(UV, "pip", "install", "--offline", "--no-deps", "--target", tmp_path / "site", made, folder=made)
+    install(made, tmp_path / "site")
     run(
         *PYTHON,
         "pytest",
@@ -84,6 +90,14 @@ def test_what_it_makes_is_in_order_and_keeps_every_law(name: str, tmp_path: Path
         LLMENGINE_HOME=str(tmp_path / "home"),
         LLMENGINE_CONFORMANCE_PROFILE="smoke",
     )
+
+
+def test_a_model_that_it_makes_is_served_by_the_backend_that_it_makes(tmp_path: Path) -> None:
+    made = render(tmp_path / "made", **ANSWERS["backend"])
+    install(made, tmp_path / "site")
+    program = (*PYTHON, "llmengine_core.cli", "complete", "--model", "my_backend", "abc")
+    home = str(tmp_path / "home")
+    assert run(*program, folder=made, PYTHONPATH=str(tmp_path / "site"), LLMENGINE_HOME=home) == "cba"
 
 
 def test_what_it_makes_is_typed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def register_backends() -> list[BackendInfo]:
     backend = BackendInfo(
         name="sample",
         factory="llmengine_sample.backend:SampleBackend",
+        priority=1000,  # before engines that would try any file of that format
         capabilities=CAPABILITIES,
         formats=frozenset({"gguf"}),
         architectures=frozenset({"echo"}),
