@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from importlib import import_module, metadata, resources, util
 from importlib.metadata import Distribution, EntryPoint
@@ -65,7 +64,6 @@ GIVES: dict[type, type] = {
 
 def main() -> None:
     """Look, and end."""
-    logging.getLogger().addHandler(logging.NullHandler())
     look = Look(Channel())
     look.all()
     look.channel.close()
@@ -78,6 +76,7 @@ class Look:
         self.channel = channel
         self.effects = Effects()
         self.declared: list[Info | ModelCard] = []
+        self.given: list[tuple[str, Any]] = []
         self.seconds: float = channel.order["seconds"]
 
     def all(self) -> None:
@@ -106,6 +105,7 @@ class Look:
             return
         for _ in range(2):
             self._step("registry", lambda: _registry(name, module, installed=entry is not None))
+        self._step("again", lambda: self._again(module))
         for info in self.declared:
             self._behind(info)
         if callable(getattr(module, "register_commands", None)):
@@ -168,25 +168,33 @@ class Look:
         }
 
     def _declare(self, module: ModuleType) -> dict[str, Any]:
-        """All that its hooks give, asked twice."""
-        flaws, differing, said = [], [], []
-        for hook, kind in DECLARING_HOOKS.items():
-            function = getattr(module, hook, None)
-            if function is None or not hasattr(function, f"{GROUP}_impl"):
-                continue
-            given, again = function(), function()
+        """All that its hooks give."""
+        flaws, said = [], []
+        for hook, given in _asked(module):
             if not isinstance(given, (list, tuple)):
                 flaws.append(f"{hook} gives a {type(given).__name__}, not a list")
                 continue
-            if given != again:
-                differing.append(hook)
             for each in given:
-                wrong = declaration_rules.flaws(each, kind)
+                wrong = declaration_rules.flaws(each, DECLARING_HOOKS[hook])
                 flaws += [f"{hook} declares {getattr(each, 'name', each)!r}: {flaw}" for flaw in wrong]
+                self.given.append((hook, each))
                 if not wrong:
                     self.declared.append(each)
                     said.append({**_named(each), "hook": hook, "declares": _plain(asdict(each))})
-        return {"flaws": flaws, "differing": differing, "declared": said}
+        return {"flaws": flaws, "declared": said}
+
+    def _again(self, module: ModuleType) -> dict[str, Any]:
+        """Whether its hooks give the same once more."""
+        again = [(hook, each) for hook, given in _asked(module) for each in given]
+        hooks = dict.fromkeys(hook for hook, _ in [*self.given, *again])
+        return {
+            "differing": [
+                hook
+                for hook in hooks
+                if [each for name, each in self.given if name == hook]
+                != [each for name, each in again if name == hook]
+            ]
+        }
 
     def _make(self, info: Info) -> dict[str, Any]:
         """What a factory gives, called as documented."""
@@ -258,6 +266,14 @@ def _metadata(distribution: Distribution | None, entry: EntryPoint | None) -> di
         "value": entry.value,
         "core": metadata.version("llmengine-core"),
     }
+
+
+def _asked(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """What each of its hooks that declare gives."""
+    for hook in DECLARING_HOOKS:
+        function = getattr(module, hook, None)
+        if function is not None and hasattr(function, f"{GROUP}_impl"):
+            yield hook, function()
 
 
 def _registry(name: str, module: ModuleType, *, installed: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ WORDS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "hooks": lambda _: "looking at its hooks",
     "declared": lambda _: "asking what it declares",
     "registry": lambda _: "building a registry with it",
+    "again": lambda _: "asking again what it declares",
     "factory": lambda about: f"making the {about['kind']} {about['name']!r}",
     "probe": lambda about: f"the probe of the {about['kind']} {about['name']!r}",
     "masker": lambda about: f"looking for the masker of {about['name']!r}",

@@ -159,7 +159,7 @@ class PluginContract(Contract):
     @law()
     def test_declarations_are_the_same_each_time(self) -> None:
         """Asked twice, its hooks declare the same: they don't look at the machine, the time or the network."""
-        differing = self.seen.one("declared").seen["differing"]
+        differing = self.seen.one("again").seen["differing"]
         assert not differing, f"{', '.join(differing)} gives something else when it is asked again"
 
     @law()
@@ -174,17 +174,14 @@ class PluginContract(Contract):
         """Asked for its declarations, it answers within 0.1 s of CPU time and imports no engine."""
         step = self.seen.one("declared")
         _refuse_modules(step, ENGINES | HTTP | TESTS)
-        assert step.cpu <= 2 * QUICK, f"asking twice what it declares takes {step.cpu:.2f} s of CPU time"
+        assert step.cpu <= QUICK, f"asking what it declares takes {step.cpu:.2f} s of CPU time"
 
     @law()
     def test_it_loads_beside_all_others(self) -> None:
         """It takes its place in a registry of all that is installed: no name of its own is taken."""
-        for step in self.seen.all("registry"):
-            faults = step.done().seen["faults"]
-            assert not faults, f"it can't be loaded: it {'; '.join(faults)}"
-            assert step.seen["loaded"] == 1, (
-                f"it was loaded {step.seen['loaded']} times; left out by the settings?"
-            )
+        first = self.seen.one("registry")
+        assert not first.seen["faults"], f"it can't be loaded: it {'; '.join(first.seen['faults'])}"
+        assert first.seen["loaded"] == 1, f"it was loaded {first.seen['loaded']} times"
 
     @law()
     def test_it_can_be_loaded_twice(self) -> None:
@@ -192,7 +189,9 @@ class PluginContract(Contract):
         first, *others = self.seen.all("registry")
         assert others, "a second registry was not built"
         for step in others:
-            assert step.done().seen == first.done().seen, (
+            faults = step.done().seen["faults"]
+            assert not faults, f"the second registry of a process can't load it: it {'; '.join(faults)}"
+            assert step.seen == first.done().seen, (
                 f"the second registry of a process holds {step.seen}, the first held {first.seen}"
             )
 
