@@ -137,7 +137,9 @@ class Child:
         self._report: dict[str, int | None] | None = None
         self._supervisor = 0
         self._control = self._stdout = self._stderr = -1
-        self._news, self._output, self._tail = bytearray(), bytearray(), bytearray()
+        self._news, self._output = bytearray(), bytearray()
+        self._printed, self._tail = bytearray(), bytearray()
+        """The last of its standard output that isn't JSON, and of its standard error."""
         self._logged = bytearray()
         """The line of its standard error that isn't finished yet."""
 
@@ -151,11 +153,12 @@ class Child:
         return self._exit.done()
 
     def reason(self) -> str:
-        """The last lines that it logged: all of its standard error, and standard output that isn't JSON.
+        """The last lines that it logged: of its standard error, and before them of standard output that isn't JSON.
 
         Where it is known what in them is noise, they are the lines that say something, each once; unless none does.
         """
-        text = HUNG.sub(r"it hung, for longer than \1 (h:mm:ss), here:", self._tail.decode(errors="replace"))
+        logged = (self._printed + b"\n" + self._tail).decode(errors="replace")
+        text = HUNG.sub(r"it hung, for longer than \1 (h:mm:ss), here:", logged)
         lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()]
         if self._noise is not None:
             told = [self._noise.sub("", line).strip() for line in lines]
@@ -260,7 +263,7 @@ class Child:
         for line in lines:
             self._take_line(bytes(line))
         if len(self._output) > 16 * TAIL:  # no line of the protocol's
-            self._log(self._output)
+            _keep(self._printed, self._output)
             self._output.clear()
 
     def _take_line(self, line: bytes) -> None:
@@ -269,7 +272,7 @@ class Child:
             with suppress(ValueError, RecursionError):
                 message = json.loads(line)
         if message is None:
-            self._log(line + b"\n")
+            _keep(self._printed, line + b"\n")
             self._tell(line)
         elif self._on_message is not None:
             self._on_message(message)
@@ -277,7 +280,7 @@ class Child:
     def _on_stderr(self) -> None:
         data = _read(self._stderr)
         if data:
-            self._log(data)
+            _keep(self._tail, data)
             self._logged += data
             *lines, self._logged = self._logged[-TAIL:].split(b"\n")
             for line in lines:
@@ -289,11 +292,6 @@ class Child:
         if self._on_line is not None:
             self._on_line(line.decode(errors="replace").rstrip().rsplit("\r", 1)[-1])
 
-    def _log(self, data: bytes | bytearray) -> None:
-        self._tail += data
-        if len(self._tail) > 2 * TAIL:
-            del self._tail[:-TAIL]
-
     def _on_end(self) -> None:
         """The supervisor is gone, whatever became of it."""
         self._control = self._stop_reading(self._control)
@@ -304,7 +302,7 @@ class Child:
                 react()
         self._stdout = self._stop_reading(self._stdout)
         self._stderr = self._stop_reading(self._stderr)
-        self._log(self._output)
+        _keep(self._printed, self._output)
         for unfinished in filter(None, (self._output, self._logged)):
             self._tell(unfinished)
         self._reap()
@@ -346,6 +344,13 @@ class Child:
             if fd >= 0:
                 os.close(fd)
         self._control = self._stdout = self._stderr = -1
+
+
+def _keep(tail: bytearray, data: bytes | bytearray) -> None:
+    """Add to what is kept of a log: its end."""
+    tail += data
+    if len(tail) > 2 * TAIL:
+        del tail[:-TAIL]
 
 
 def _read(fd: int) -> bytes | None:
