@@ -40,7 +40,7 @@ class EndingLaws(RuntimeGround):
     @law()
     async def test_a_replica_runs_until_it_is_ended(self) -> None:
         """A replica's input stays open and it runs, until somebody ends it."""
-        async with self.replica() as (replica, life):
+        async with self.replica() as (replica, _):
             await self.status(replica.endpoint)
             waiting = asyncio.ensure_future(replica.wait())
             early, _ = await asyncio.wait({waiting}, timeout=A_WHILE)
