@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 
 from llmengine_core.testing.answers import ask, request
 from llmengine_core.testing.contracts.agreement import AgreementGround
-from llmengine_core.testing.contracts.session import AFFORDABLE
 from llmengine_core.testing.contracts.streams import Begin, Stream, within
 from llmengine_core.testing.laws import NotApplicable, law
 from llmengine_core.testing.leaks import cpu_seconds, grown, holdings
@@ -36,7 +35,7 @@ class CancellingLaws(AgreementGround):
             async with self.held() as begin:
                 stream = begin(await self.lengthy(pulled))
                 for _ in range(pulled):
-                    await stream.begin(AFFORDABLE)
+                    await stream.begin(self.moment)
                 await stream.close(self.control)
                 await stream.close(self.control)  # a second time does nothing
                 later = await within(self.control, anext(stream.chunks, None), f"asking {stream} on")
@@ -64,7 +63,7 @@ class CancellingLaws(AgreementGround):
         async with self.held() as begin:
             stream = begin(asked)
             for _ in range(pulled):
-                await stream.begin(AFFORDABLE)
+                await stream.begin(self.moment)
             while not stream.over:
                 read = len(stream.read)
                 came = await stream.interrupt(self.control)
@@ -94,7 +93,7 @@ class CancellingLaws(AgreementGround):
     async def _close_after_a_chunk(self, begin: Begin) -> None:
         """Closed after their first chunk, and once more."""
         streams = await self._lengthy_ones(begin, self.slots)
-        await asyncio.gather(*(each.begin(AFFORDABLE) for each in streams))
+        await asyncio.gather(*(each.begin(self.moment) for each in streams))
         for _ in range(2):
             await asyncio.gather(*(each.close(self.control) for each in streams))
 
@@ -107,7 +106,7 @@ class CancellingLaws(AgreementGround):
     async def _cancel_between_chunks(self, begin: Begin) -> None:
         """Cancelled while they waited for their second chunk."""
         streams = await self._lengthy_ones(begin, self.slots)
-        await asyncio.gather(*(each.begin(AFFORDABLE) for each in streams))
+        await asyncio.gather(*(each.begin(self.moment) for each in streams))
         await asyncio.gather(*(each.interrupt(self.control) for each in streams if not each.over))
         await asyncio.gather(*(each.close(self.control) for each in streams))
 
@@ -131,7 +130,7 @@ class CancellingLaws(AgreementGround):
             if not all(inspect.isasyncgen(each.chunks) for each in streams):
                 raise NotApplicable("its streams are no native generators, whose loss Python tells the loop")
             for each in streams:
-                await each.begin(AFFORDABLE)
+                await each.begin(self.moment)
                 if each.read:  # else somebody still waits for it
                     await each.drop()
                 else:
@@ -152,7 +151,7 @@ class CancellingLaws(AgreementGround):
     async def _give_up_several(self) -> None:
         async with self.held() as begin:
             streams = await self._lengthy_ones(begin, self.slots)
-            await asyncio.gather(*(each.begin(AFFORDABLE) for each in streams))
+            await asyncio.gather(*(each.begin(self.moment) for each in streams))
             for number, each in enumerate(streams):
                 if number % 2 and not each.over:
                     await each.interrupt(self.control)
@@ -167,7 +166,7 @@ class CancellingLaws(AgreementGround):
         rest = await self._cores()
         async with self.held() as begin:
             stream = begin(asked)
-            await stream.begin(AFFORDABLE)
+            await stream.begin(self.moment)
             reading = asyncio.ensure_future(stream.rest(self.settles_within))
             busy = await self._cores()
             reading.cancel()
@@ -202,7 +201,7 @@ class CancellingLaws(AgreementGround):
         for cancelled in self.in_time((False, True)):
             async with self.held() as begin:
                 given_up, neighbour = begin(await self.lengthy()), begin(asked)
-                await asyncio.gather(given_up.begin(AFFORDABLE), neighbour.begin(AFFORDABLE))
+                await asyncio.gather(given_up.begin(self.moment), neighbour.begin(self.moment))
                 if cancelled and not given_up.over:
                     await given_up.interrupt(self.control)
                 await given_up.close(self.control)
@@ -217,22 +216,26 @@ class CancellingLaws(AgreementGround):
         asked = request("The capital of France is", max_tokens=self.modest(12, 2), **self.comparable)
         alone = await ask(self.session, asked)
         prompts = await self._long_prompts(self.slots)
-        async with self.held() as begin:
-            neighbour = begin(asked) if self.slots > 1 else None
-            if neighbour is not None:
-                await neighbour.begin(AFFORDABLE)
-            streams = [begin(request(each, max_tokens=1)) for each in prompts]
-            for each in streams:
-                each.ask_on()
-            await asyncio.sleep(min(self.returns_within, 0.2))  # so that reading them has begun
-            await asyncio.gather(*(each.interrupt(self.control) for each in streams if not each.over))
-            await asyncio.gather(*(each.close(self.control) for each in streams))
-            if neighbour is not None:
+        if self.slots > 1:
+            async with self.held() as begin:
+                neighbour = begin(asked)
+                await neighbour.begin(self.moment)
+                await self._give_up_reading(begin, prompts[1:])
                 answer = await neighbour.rest(self.allowed(asked.sampling.max_tokens, 2))
-                self.as_alone(
-                    [alone], [answer], "beside prompts that were given up, an answer is another than alone"
-                )
+            self.as_alone(
+                [alone], [answer], "beside prompts that were given up, an answer is another than alone"
+            )
+        async with self.held() as begin:
+            await self._give_up_reading(begin, prompts)
             await self.all_answered(self.slots, "after others were given up while their prompts were read")
+
+    async def _give_up_reading(self, begin: Begin, prompts: list[str]) -> None:
+        streams = [begin(request(each, max_tokens=1)) for each in prompts]
+        for each in streams:
+            each.ask_on()
+        await asyncio.sleep(min(self.returns_within, 0.1))  # so that reading them has begun
+        await asyncio.gather(*(each.interrupt(self.control) for each in streams if not each.over))
+        await asyncio.gather(*(each.close(self.control) for each in streams))
 
     async def _long_prompts(self, count: int) -> list[str]:
         """Prompts that take longer to read than giving them up may take, as far as the context has room."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.backend import Session
 from llmengine_core.testing.answers import Answer, ask
 from llmengine_core.testing.contracts.agreement import AgreementGround
-from llmengine_core.testing.contracts.session import AFFORDABLE
 from llmengine_core.testing.contracts.streams import Late, Stream, within
 from llmengine_core.testing.laws import law
 from llmengine_core.testing.leaks import grown, holdings, own_folder
@@ -56,7 +55,7 @@ class ClosingLaws(AgreementGround):
         wholes = [await ask(self.session, each) for each in asked]
         async with self.another() as session, self.held(session) as begin:
             streams = [begin(each) for each in asked]
-            await asyncio.gather(*(each.begin(AFFORDABLE) for each in streams))
+            await asyncio.gather(*(each.begin(self.moment) for each in streams))
             for each in streams[::2]:
                 if not each.over:
                     each.ask_on()  # somebody waits while it is closed
@@ -90,40 +89,37 @@ class ClosingLaws(AgreementGround):
     @law()
     async def test_a_closed_session_answers_with_an_error_of_ours(self) -> None:
         """A request to a session that was closed raises one of our errors, and never hangs."""
-        async with self.another() as session:
-            before = session.generate(self.brief())
+        async with self.another() as session, self.held(session) as begin:
+            early = begin(self.brief())
             await self._closed(session, "before anything was asked")
-            for stream in (before, session.generate(self.brief())):
+            for stream in (early, begin(self.brief())):
                 try:
-                    chunk = await within(self.allowed(2), anext(stream), "asking a session that was closed")
-                except LLMEngineError:
-                    continue
-                except StopAsyncIteration:
-                    chunk = None
+                    answer = await stream.rest(self.allowed(2))
                 except Late:
                     raise
+                except LLMEngineError:
+                    continue
                 except Exception as error:
                     raise AssertionError(
                         f"a session that was closed raised {error!r}; only our own errors come out of one"
                     ) from error
-                finally:
-                    await stream.aclose()
-                raise AssertionError(f"a session that was closed answered with {chunk}; an error is promised")
+                raise AssertionError(
+                    f"a session that was closed answered with {answer}; an error is promised"
+                )
 
     @law()
     async def test_leaving_a_session_closes_it(self) -> None:
         """A session is an async context manager that gives itself, and is closed behind it, also by an error."""
         for error in (None, RuntimeError("on purpose")):
+            answer: Answer | None = None
             async with self.another() as session:
                 raised = await self._left(session, error)
-                assert raised is error, f"leaving a session by {error!r} raised {raised!r}"
-                try:
-                    answer = await within(
-                        self.allowed(2), ask(session, self.brief()), "asking a session that was left"
-                    )
-                except LLMEngineError:
-                    continue
-                raise AssertionError(f"a session that was left still answers: {answer.text!r}")
+                with suppress(LLMEngineError):
+                    asking = ask(session, self.brief())
+                    answer = await within(self.allowed(2), asking, "asking a session that was left")
+            # Out here, where no session can swallow it.
+            assert raised is error, f"leaving a session by {error!r} raised {raised!r}"
+            assert answer is None, f"a session that was left still answers: {answer}"
 
     async def _left(self, session: Session, error: Exception | None) -> Exception | None:
         """What comes out of a session's ``async with`` that ends with an error, or None."""
@@ -154,7 +150,7 @@ class ClosingLaws(AgreementGround):
     async def _open_and_close(self, asked: GenerationRequest) -> None:
         async with self._used() as session, self.held(session) as begin:
             stream, other = begin(asked), begin(asked)
-            await asyncio.gather(stream.begin(AFFORDABLE), other.begin(AFFORDABLE))
+            await asyncio.gather(stream.begin(self.moment), other.begin(self.moment))
             await other.close(self.control)
             await self._closed(session, "under a stream")
             await stream.rest(self.settles_within)

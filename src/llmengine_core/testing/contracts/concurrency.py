@@ -14,7 +14,6 @@ from llmengine_core.errors import LLMEngineError
 from llmengine_core.testing import strategies
 from llmengine_core.testing.answers import Answer, ask, request
 from llmengine_core.testing.contracts.agreement import AgreementGround
-from llmengine_core.testing.contracts.session import AFFORDABLE
 from llmengine_core.testing.contracts.streams import within
 from llmengine_core.testing.laws import NotApplicable, law
 from llmengine_core.types.generation import GenerationRequest, Text
@@ -96,7 +95,7 @@ class ConcurrencyLaws(AgreementGround):
         alone = await self._alone(asked)
         async with self.held() as begin:
             paused = [begin(each) for each in asked[1:]]
-            await asyncio.gather(*(each.begin(AFFORDABLE) for each in paused))
+            await asyncio.gather(*(each.begin(self.moment) for each in paused))
             answers = [
                 await within(
                     self.allowed(asked[0].sampling.max_tokens, self.slots),
@@ -214,7 +213,7 @@ class ConcurrencyLaws(AgreementGround):
             streams = [begin(each) for each in asked]
             counted: list[int] = []
             for prompt, stream in zip(prompts, cycle(streams), strict=False):
-                await stream.begin(AFFORDABLE)
+                await stream.begin(self.moment)
                 counting: Awaitable[int] = self.session.count_tokens(prompt)
                 counted.append(await within(self.allowed(8, len(streams)), counting, "counting tokens"))
             rest = [await each.rest(self.allowed(8, len(streams))) for each in streams]

@@ -8,7 +8,6 @@ import time
 from llmengine_core.errors import RequestTimeoutError
 from llmengine_core.testing.answers import ask, request
 from llmengine_core.testing.contracts.agreement import AgreementGround
-from llmengine_core.testing.contracts.session import AFFORDABLE
 from llmengine_core.testing.contracts.streams import Late, Stream
 from llmengine_core.testing.laws import NotApplicable, law
 
@@ -85,7 +84,7 @@ class DeadlineLaws(AgreementGround):
             raise NotApplicable("none has to wait its turn")
         async with self.held() as begin:
             streams = [begin(await self.lengthy(number)) for number in range(self.slots)]
-            await asyncio.gather(*(each.begin(AFFORDABLE) for each in streams))
+            await asyncio.gather(*(each.begin(self.moment) for each in streams))
             await self._timed_out(begin(self.brief(deadline=time.monotonic() + SOON)))
             await asyncio.gather(*(each.close(self.control) for each in streams))
             await self.all_answered(self.slots, "after one had timed out while it waited its turn")

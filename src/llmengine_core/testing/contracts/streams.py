@@ -196,6 +196,7 @@ async def within(seconds: float, work: Awaitable[T], what: str) -> T:
         await asyncio.wait((task,), timeout=seconds)
     finally:
         if not task.done():
+            task.add_done_callback(lambda each: each.cancelled() or each.exception())  # nobody asks any more
             task.cancel()
     if not task.done():
         raise Late(f"{what} was not over within {seconds:.1f} s")
@@ -221,6 +222,11 @@ class StreamGround(SessionGround):
     def slots(self) -> int:
         """How many requests run at once, or as many as a law tries."""
         return min(self.session.facts.max_concurrent or SLOTS, MOST_SLOTS)
+
+    @property
+    def moment(self) -> float:
+        """Seconds in which most sessions give a first chunk; those that hold text back don't."""
+        return min(AFFORDABLE, self.settles_within)
 
     @property
     def control(self) -> float:
