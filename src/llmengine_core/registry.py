@@ -73,6 +73,8 @@ class Registry:
     runtimes: Mapping[str, RuntimeInfo]
     observers: Mapping[str, ObserverInfo]
     models: Mapping[str, ModelCard]
+    storages: Mapping[str, StorageInfo]
+    stores: Mapping[str, StoreInfo]
     storages_by_scheme: Mapping[str, StorageInfo]
     stores_by_scheme: Mapping[str, StoreInfo]
     plugins: tuple[Plugin, ...]
@@ -109,8 +111,10 @@ class Registry:
         self.runtimes = self._by_name(RuntimeInfo)
         self.observers = self._by_name(ObserverInfo)
         self.models = self._by_name(ModelCard)
-        self.storages_by_scheme = _by_scheme(self._by_name(StorageInfo))
-        self.stores_by_scheme = _by_scheme(self._by_name(StoreInfo))
+        self.storages = self._by_name(StorageInfo)
+        self.stores = self._by_name(StoreInfo)
+        self.storages_by_scheme = _by_scheme(self.storages)
+        self.stores_by_scheme = _by_scheme(self.stores)
         self.plugins, self.faults, self.left_out = tuple(kept), (*faults, *refused), tuple(left_out)
 
     @classmethod

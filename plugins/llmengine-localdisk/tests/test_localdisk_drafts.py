@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from storage_laws import racers, release
-from storage_machine import listed
-from storage_racer import content
 
 from llmengine_core.interfaces.storage import StorageError
+from llmengine_core.testing.contracts import storage_racer
+from llmengine_core.testing.contracts.children import racers
+from llmengine_core.testing.contracts.storage_ground import content, listed
 from llmengine_localdisk.drafts import DRAFTS
 from llmengine_localdisk.keys import is_segment
 from llmengine_localdisk.storage import LocalDiskStorage
@@ -24,28 +24,26 @@ def drafts(root: Path) -> list[Path]:
 
 
 def test_what_a_killed_writer_left_is_swept_by_whoever_comes_next(tmp_path: Path) -> None:
-    with racers(FACTORY, tmp_path.as_uri(), "stall", [0]) as [child]:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "mid\n"
+    with racers(storage_racer, FACTORY, tmp_path.as_uri(), "stall", [0]) as [child]:
+        assert [child.line() for _ in range(2)] == ["mid", "mid"]
         child.kill()
-        child.wait()
-        [draft] = drafts(tmp_path)
-        assert draft.stat().st_size == 3 << 20
+        assert [draft.stat().st_size for draft in drafts(tmp_path)] == [3 << 20] * 2
         assert asyncio.run(listed(LocalDiskStorage(tmp_path.as_uri()))) == []
         assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_still_being_written_is_left_alone(tmp_path: Path) -> None:
-    with racers(FACTORY, tmp_path.as_uri(), "stall", [0]) as [child]:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "mid\n"
+    with racers(storage_racer, FACTORY, tmp_path.as_uri(), "stall", [0]) as [child]:
+        assert [child.line() for _ in range(2)] == ["mid", "mid"]
         storage = LocalDiskStorage(tmp_path.as_uri())
         assert asyncio.run(listed(storage)) == []
         asyncio.run(storage.put("k", b""))
-        assert len(drafts(tmp_path)) == 1
-        release(child)
-        assert child.wait() == 0
-        assert asyncio.run(content(storage, "stalled")) == b"x" * (3 << 20) + b"y"
+        assert len(drafts(tmp_path)) == 2
+        child.go()
+        child.go()
+        assert child.report() == []
+        for key in ("old", "new"):
+            assert asyncio.run(content(storage, key)) == b"x" * (3 << 20) + b"y"
         assert not drafts(tmp_path)
 
 

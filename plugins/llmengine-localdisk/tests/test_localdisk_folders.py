@@ -13,10 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from storage_machine import listed
-from storage_racer import content
 
 from llmengine_core.interfaces.storage import ObjectMissing, PreconditionFailed, StorageError
+from llmengine_core.testing.contracts.storage_ground import content, listed
 from llmengine_localdisk import drafts, folders, objects
 from llmengine_localdisk.folders import locked
 from llmengine_localdisk.storage import LocalDiskStorage
@@ -310,3 +309,24 @@ def test_urls_that_name_no_folder_here_are_refused(url: str) -> None:
 async def test_urls_are_decoded(tmp_path: Path) -> None:
     await LocalDiskStorage(f"file://localhost{tmp_path}/a%20%25%23%C3%A9/").put("k", b"")
     assert (tmp_path / "a %#é" / "k").exists()
+
+
+async def test_a_range_that_is_none_is_refused(storage: LocalDiskStorage) -> None:
+    await storage.put("k", b"content")
+    for start, stop in ((-1, None), (0, -1)):
+        with pytest.raises(StorageError, match="0 or more"):
+            await anext(storage.get("k", start=start, stop=stop))
+
+
+async def test_create_only_and_compare_and_set_exclude_each_other(storage: LocalDiskStorage) -> None:
+    with pytest.raises(StorageError, match="if_match"):
+        await storage.put("k", b"", mode="create", if_match="etag")
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a//b", "..", "a/./b", "a\0", "\x85", "\ud800"], ids=ascii)
+async def test_what_is_no_key_is_told_as_such(storage: LocalDiskStorage, key: str) -> None:
+    for call in (storage.put(key, b""), storage.copy("own", key), storage.head(key), storage.delete(key)):
+        with pytest.raises(StorageError, match="is no key"):
+            await call
+    with pytest.raises(StorageError, match="is no key"):
+        storage.path(key)

@@ -6,22 +6,14 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from storage_laws import StorageLaws
+from llmengine_core.testing import StorageContract
 
 
-def root_of(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
-
-
-class TestLocalDisk(StorageLaws):
-    factory = "llmengine_localdisk.storage:LocalDiskStorage"
-    nests = False
-
-    def fresh_url(self, folder: Path) -> str:
-        return (folder / "objects, 100% {ours}").as_uri()
+class TestLocalDisk(StorageContract):
+    storage = "localdisk"
 
     def residue(self, url: str, keys: set[str]) -> list[str]:
-        root = root_of(url)
+        root = Path(unquote(urlsplit(url).path))
         found = []
         for folder, folders, files in os.walk(root):
             here = Path(folder).relative_to(root)

@@ -6,9 +6,8 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
-from storage_racer import opened
-
 from llmengine_core.interfaces.storage import Storage
+from llmengine_core.plugins import import_object
 from llmengine_core.types.declarations import CONTRACT_VERSION
 from llmengine_localdisk import plugin
 
@@ -20,7 +19,7 @@ def test_it_is_found_and_speaks_the_contract() -> None:
     [info] = plugin.register_storages()
     assert info.name == "localdisk"
     assert info.schemes == {"file"}
-    assert isinstance(opened(info.factory, "file:///"), Storage)
+    assert isinstance(import_object(info.factory)("file:///"), Storage)
 
 
 def test_declaring_imports_no_storage() -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from llmengine_core.testing.laws import Contract
+from llmengine_core.testing.contracts.storage_breaking import BreakingLaws
+from llmengine_core.testing.contracts.storage_granting import GrantingLaws
+from llmengine_core.testing.contracts.storage_listing import ListingLaws
+from llmengine_core.testing.contracts.storage_objects import ObjectLaws
+from llmengine_core.testing.contracts.storage_racing import RacingLaws
+from llmengine_core.testing.contracts.storage_use import UseLaws
 
 __all__ = ["StorageContract"]
 
 
-class StorageContract(Contract):
-    """See the module."""
+class StorageContract(ObjectLaws, UseLaws, ListingLaws, BreakingLaws, RacingLaws, GrantingLaws):
+    """Every storage's contract, on fresh URLs::
 
-    kind = "storage"
+    class TestSample(StorageContract):
+        storage = "sample"
+
+        def fresh_url(self, folder: Path) -> str:
+            return f"sample://{folder}/objects"
+    """
