@@ -330,7 +330,7 @@ class LeavingClosesNothing(PacedToy):
 
 
 class LeavingSwallowsErrors(PacedToy):
-    async def __aexit__(self, *_: object) -> bool:
+    async def __aexit__(self, *_: object) -> bool:  # type: ignore[override]
         await self.aclose()
         return True
 

@@ -252,14 +252,15 @@ class CancellingLaws(AgreementGround):
             await ask(self.session, request(text, max_tokens=1))
             took = loop.time() - began
             if took > self.settles_within / 8:
-                words = int(words * min(3 * self.settles_within / took, room / tokens * 0.9))
+                words = int(words * min(3 * self.settles_within / took, room / tokens))
                 break
             if words >= LONGEST_PROMPT:
                 words = 16
                 break
             words *= 2
-        texts = [_words(1 + number, max(1, words)) for number in range(count)]
-        return [each for each in texts if await self.session.count_tokens(Text(each)) <= room]
+        while words > 2 and await self.session.count_tokens(Text(_words(count, words))) > room:
+            words = words * 4 // 5
+        return [_words(1 + number, words) for number in range(count)]
 
 
 def _words(number: int, count: int) -> str:
