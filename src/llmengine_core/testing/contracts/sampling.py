@@ -79,9 +79,9 @@ class SamplingLaws(ComparingGround):
         """A greedy answer is the same alone and beside a request with other sampling values."""
         alone = await self.greedy(prompt, max_tokens=8)
         plain = SamplingParams(max_tokens=8, temperature=0.0, logprobs=True)
-        asked = [await self.asked(other, sampling), await self.asked(prompt, plain)]
-        _, beside = await self.many(*asked)
-        self.agree(alone, beside, f"the greedy answer to {prompt!r} changed beside {asked[0].sampling}")
+        neighbour = await self.asked(other, sampling)
+        _, beside, _ = await self.many(neighbour, await self.asked(prompt, plain), neighbour)
+        self.agree(alone, beside, f"the greedy answer to {prompt!r} changed beside {neighbour.sampling}")
 
     @law("C05", level="batch_invariant", weight=0.5, others=st.lists(prompts(), min_size=2, max_size=5))
     async def test_c05_greedy_text_is_equal_alone_and_among_others(
@@ -103,12 +103,13 @@ class SamplingLaws(ComparingGround):
         pace = self.pace
         count = max(24, min(PATIENT, int(3 / pace))) if pace else PATIENT
         drawn = _firsts(await self.draws(prompt, count))
+        unknown = count - len(drawn)
         for begun in (1, len(drawn) // 4, len(drawn) // 2):
             likelihood = {token: math.exp(logprob) for token, logprob in drawn[:begun]}
             known, later = sum(likelihood.values()), drawn[begun:]
             inside = sum(token in likelihood for token, _ in later)
-            often = at_least(inside, len(later), known * math.exp(NEAR_TIE))
-            seldom = at_most(inside, len(later), known * math.exp(-NEAR_TIE))
+            often = at_least(inside, len(later) + unknown, known * math.exp(NEAR_TIE))
+            seldom = at_most(inside + unknown, len(later) + unknown, known * math.exp(-NEAR_TIE))
             assert min(often, seldom) > SURE, (
                 f"{len(likelihood)} first tokens after {prompt!r} have a probability of {known:.3f} together, and "
                 f"came {inside} times in {len(later)} further draws at temperature 1: {sorted(likelihood.items())}"
@@ -118,8 +119,9 @@ class SamplingLaws(ComparingGround):
     async def test_a_low_temperature_is_close_to_greedy(self, prompt: str, temperature: float) -> None:
         """A temperature divides the logits: a low one leaves only what is nearly as likely as the likeliest token."""
         self.needs_logprobs()
-        ((_, most),) = _firsts([await self.greedy(prompt, max_tokens=1)])
-        for token, logprob in _firsts(await self.draws(prompt, 6, temperature=temperature)):
+        first = _firsts([await self.greedy(prompt, max_tokens=1)])
+        for token, logprob in _firsts(await self.draws(prompt, 6, temperature=temperature)) if first else []:
+            most = first[0][1]
             chance = math.exp(min(0.0, (logprob - most + NEAR_TIE) / temperature))
             assert chance > SURE, (
                 f"{token} after {prompt!r} has the log prob {logprob:.3f}, the likeliest token {most:.3f}; at "
@@ -166,6 +168,8 @@ class SamplingLaws(ComparingGround):
         found = sorted(
             dict(_firsts(await self.draws(prompt, DRAWS, top_p=top_p))).items(), key=lambda each: -each[1]
         )
+        if not found:
+            return
         likelier = math.fsum(math.exp(logprob) for _, logprob in found[:-1])
         tied = [each for each in found[:-1] if each[1] <= found[-1][1] + NEAR_TIE]
         likelier -= math.fsum(math.exp(logprob) for _, logprob in tied)
@@ -293,9 +297,11 @@ class SamplingLaws(ComparingGround):
 
 
 def _firsts(answers: list[Answer]) -> list[tuple[tuple[int, str], float]]:
-    """Of each answer the first token and its log prob."""
+    """Of each answer the first token and its log prob; not of those that hold but the start of a character."""
     found = []
     for answer in answers:
+        if not answer.text and not answer.tokens:
+            continue
         assert answer.tokens, f"log probs were asked for, and the answer {answer.text!r} has no tokens"
         token = answer.tokens[0]
         assert token.logprob is not None, f"log probs were asked for, and {token} has none"
