@@ -50,6 +50,7 @@ class StopLaws(GreedyGround):
         wider = text[max(0, at - before) : at + len(piece)]
         later = text[at : at + len(piece) + after]
         await self._ends(asked, free, (later, piece + ABSENT, wider, piece, piece[1:], piece[:-1] + ABSENT))
+        await self._ends(asked, free, (later, piece[1:-1], wider))
 
     @law("C06", cut=CUTS, keep=st.booleans())
     async def test_c06_stops_cross_the_borders_of_tokens(
