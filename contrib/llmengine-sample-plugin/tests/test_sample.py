@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from llmengine_core.testing import BackendContract, ObserverContract, PluginContract, StorageContract
 
 
@@ -16,6 +18,9 @@ class TestBackend(BackendContract):
 
 class TestStorage(StorageContract):
     storage = "sample"
+
+    def fresh_url(self, folder: Path) -> str:
+        return (folder / "objects.db").as_uri().replace("file:", "sample:", 1)
 
 
 class TestObserver(ObserverContract):
