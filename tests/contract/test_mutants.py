@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.contract.mutants import Mutant, all_mutants
 
+from llmengine_core.testing.profiles import PROFILES
 from llmengine_core.testing.verdicts import closing, run_law
 
 ALL = all_mutants()
+
+
+@pytest.fixture(autouse=True)
+def no_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a law fails is all that is asked: no time goes into small examples."""
+    monkeypatch.setitem(PROFILES, "default", replace(PROFILES["default"], shrinking=0.1))
 
 
 def test_names_are_of_one_mutant_each() -> None:
