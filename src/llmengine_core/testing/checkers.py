@@ -1,7 +1,7 @@
 """Whether a text obeys a constraint, by means that no engine shares: jsonschema, ``regex``, Lark, a naive chart.
 
-Schemas are read as draft 2020-12, their patterns as ECMAScript's in ASCII; patterns match whole texts, as Rust's and
-Python's do where they agree. Of two members of one name the last counts.
+Schemas are read as draft 2020-12, with their formats; patterns match whole texts, as Rust's and Python's do where
+they agree. Of two members of one name the last counts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import jsonschema
 import lark
 import regex
 
-from llmengine_core.testing.gbnf import is_gbnf, matches
+from llmengine_core.testing.gbnf import begins, is_gbnf, matches
 from llmengine_core.types.sampling import StructuredOutput
 
-__all__ = ["legal", "legal_json"]
+__all__ = ["begun", "legal", "legal_json"]
 
 SECONDS = 10.0
 """A pattern may take for one text; ``TimeoutError`` after it."""
@@ -48,6 +48,20 @@ def legal_json(schema: str, text: str) -> bool:
         return bool(_validator(schema).is_valid(value))
 
 
+def begun(structured: StructuredOutput, text: str) -> bool:
+    """Whether a text of a valid constraint begins so: of choices, patterns, and GBNF whose rules can all end."""
+    value = structured.value
+    if structured.kind == "choice":
+        return any(each.startswith(text) for each in value)
+    if not isinstance(value, str) or structured.kind == "json":
+        raise TypeError(f"nothing tells what begins {structured}")
+    if structured.kind == "regex":
+        return (
+            legal(structured, text) or regex.fullmatch(value, text, partial=True, timeout=SECONDS) is not None
+        )
+    return begins(value, text)
+
+
 def _number(text: str) -> Decimal | float:
     try:
         return Decimal(text)
@@ -68,15 +82,14 @@ def _is_whole(_: Any, value: Any) -> bool:
 
 
 def _found(_: Any, pattern: str, value: Any, __: Any) -> Any:
-    """``pattern``, with ``$`` at the very end only and classes of ASCII, unlike Python's."""
+    """``pattern``, with ``$`` at the very end only, unlike Python's; classes may be ASCII's or Unicode's."""
     if isinstance(value, str):
-        ending = regex.sub(
-            r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(\$)", lambda each: r"\Z" if each[1] else each[0], pattern
-        )
-        if regex.search(ending, value, regex.ASCII, timeout=SECONDS) is None:
+        ending = _PARTS.sub(lambda each: r"\Z" if each[1] else each[0], pattern)
+        if not any(regex.search(ending, value, flags, timeout=SECONDS) for flags in (0, regex.ASCII)):
             yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
+_PARTS = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(\$)")
 _Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
     {"pattern": _found},

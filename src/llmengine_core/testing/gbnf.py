@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-__all__ = ["Choice", "Class", "Literal", "Node", "Repeated", "Rule", "Sequence", "is_gbnf", "matches", "read"]
+__all__ = [
+    "Choice",
+    "Class",
+    "Literal",
+    "Node",
+    "Repeated",
+    "Rule",
+    "Sequence",
+    "begins",
+    "is_gbnf",
+    "matches",
+    "read",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +93,61 @@ def is_gbnf(grammar: str) -> bool:
 
 def matches(grammar: str, text: str) -> bool:
     """Whether ``root`` spells the whole text. Raises ``ValueError`` where the grammar is none."""
-    rules = read(grammar)
-    ends: dict[tuple[str, int], set[int]] = {("root", 0): set()}
-    while True:  # until nothing is added: a rule may hold itself anywhere
-        before = {key: set(found) for key, found in ends.items()}
-        for name, start in before:
-            ends[name, start] |= _ends(rules[name], text, {start}, ends)
-        if ends == before:
-            return len(text) in ends["root", 0]
+    return _Chart(read(grammar), text).whole
 
 
-def _ends(node: Node, text: str, starts: set[int], known: dict[tuple[str, int], set[int]]) -> set[int]:
-    """Where ``node`` may end that begins at one of ``starts``, as far as is known."""
-    match node:
-        case Literal(wanted):
-            return {each + len(wanted) for each in starts if text.startswith(wanted, each)}
-        case Class():
-            return {each + 1 for each in starts if each < len(text) and node.holds(text[each])}
-        case Rule(name):
-            return {end for each in starts for end in known.setdefault((name, each), set())}
-        case Choice(options):
-            return {end for option in options for end in _ends(option, text, starts, known)}
-        case Sequence(parts):
-            for part in parts:
-                starts = _ends(part, text, starts, known)
-            return starts
-        case Repeated(inner, least, most):
-            found = set(starts) if least == 0 else set()
-            seen: set[int] = set()
-            turn = 0
-            while starts and (most is None or turn < most) and not (turn >= least and starts <= seen):
-                seen |= starts if turn >= least else set()
-                turn += 1
-                starts = _ends(inner, text, starts, known)
-                found |= starts if turn >= least else set()
-            return found
+def begins(grammar: str, text: str) -> bool:
+    """Whether ``root`` spells a text that begins so; each rule of the grammar must spell some text."""
+    chart = _Chart(read(grammar), text)
+    return chart.whole or chart.alive
+
+
+class _Chart:
+    """Where each rule may end, by where it begins: worked out until nothing is added."""
+
+    def __init__(self, rules: dict[str, Node], text: str) -> None:
+        self._text = text
+        self._known: dict[tuple[str, int], set[int]] = {("root", 0): set()}
+        self.alive = False
+        """Something more may follow the text."""
+        while True:  # a rule may hold itself anywhere
+            before = {key: set(found) for key, found in self._known.items()}
+            for name, start in before:
+                self._known[name, start] |= self._ends(rules[name], {start})
+            if self._known == before:
+                break
+        self.whole = len(text) in self._known["root", 0]
+
+    def _ends(self, node: Node, starts: set[int]) -> set[int]:
+        """Where ``node`` may end that begins at one of ``starts``, as far as is known."""
+        text = self._text
+        match node:
+            case Literal(wanted):
+                self.alive |= any(
+                    len(text) - each < len(wanted) and wanted.startswith(text[each:]) for each in starts
+                )
+                return {each + len(wanted) for each in starts if text.startswith(wanted, each)}
+            case Class():
+                self.alive |= len(text) in starts
+                return {each + 1 for each in starts if each < len(text) and node.holds(text[each])}
+            case Rule(name):
+                return {end for each in starts for end in self._known.setdefault((name, each), set())}
+            case Choice(options):
+                return {end for option in options for end in self._ends(option, starts)}
+            case Sequence(parts):
+                for part in parts:
+                    starts = self._ends(part, starts)
+                return starts
+            case Repeated(inner, least, most):
+                found = set(starts) if least == 0 else set()
+                seen: set[int] = set()
+                turn = 0
+                while starts and (most is None or turn < most) and not (turn >= least and starts <= seen):
+                    seen |= starts if turn >= least else set()
+                    turn += 1
+                    starts = self._ends(inner, starts)
+                    found |= starts if turn >= least else set()
+                return found
 
 
 @lru_cache(64)

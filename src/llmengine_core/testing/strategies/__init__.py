@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from llmengine_core.testing.strategies.any_schemas import any_schemas, numeric_schemas
 from llmengine_core.testing.strategies.constraints import (
     choices,
     constraints,
     constraints_with_texts,
     grammars,
     regexes,
+    twin_grammars,
 )
 from llmengine_core.testing.strategies.keys import keys, not_keys
 from llmengine_core.testing.strategies.requests import prompts, sampling_params, stop_lists, texts
@@ -17,6 +19,7 @@ from llmengine_core.testing.strategies.specs import specs
 
 __all__ = [
     "CsvFile",
+    "any_schemas",
     "choices",
     "constraints",
     "constraints_with_texts",
@@ -25,6 +28,7 @@ __all__ = [
     "json_values",
     "keys",
     "not_keys",
+    "numeric_schemas",
     "prompts",
     "regexes",
     "sampling_params",
@@ -33,4 +37,5 @@ __all__ = [
     "specs",
     "stop_lists",
     "texts",
+    "twin_grammars",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import NamedTuple
 
 import lark
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from llmengine_core.testing.gbnf import Choice, Class, Literal, Node, Repeated, 
 from llmengine_core.testing.strategies.schemas import schemas_with_instances
 from llmengine_core.types.sampling import StructuredKind, StructuredOutput
 
-__all__ = ["choices", "constraints", "constraints_with_texts", "grammars", "regexes"]
+__all__ = ["choices", "constraints", "constraints_with_texts", "grammars", "regexes", "twin_grammars"]
 
 
 def constraints(kind: StructuredKind | None = None) -> SearchStrategy[StructuredOutput]:
@@ -106,7 +107,7 @@ def _regexes_with_texts() -> SearchStrategy[tuple[StructuredOutput, str]]:
 # -------------------------------------------------------------------------------------------------- grammars
 
 _WORDS = ("yes", "no", "maybe", "(", ")", ",", "é", '"', "\\", "\n", "😀")
-_CLASSES = ((("a", "c"),), (("0", "9"),), (("a", "a"), ("x", "z")), (("A", "F"),))
+_CLASSES = ((("a", "c"),), (("0", "9"),), (("d", "d"), ("t", "w")), (("A", "F"),))
 # No word begins another, and none begins with a letter of a class: greedy lexers read them as all others do.
 
 
@@ -155,19 +156,35 @@ def grammars(*, lark: bool = True, gbnf: bool = True) -> SearchStrategy[str]:
     return _grammars_with_texts(lark=lark, gbnf=gbnf).map(lambda both: str(both[0].value))
 
 
+class Twins(NamedTuple):
+    """One language in two notations, and a text of it."""
+
+    lark: str
+    gbnf: str
+    text: str
+
+
+def twin_grammars() -> SearchStrategy[Twins]:
+    """Grammars as ``grammars`` draws them, each written as Lark and as GBNF."""
+    return (
+        _rules()
+        .filter(lambda rules: _is_lark(_lark(rules)))
+        .flatmap(
+            lambda rules: st.builds(
+                Twins, st.just(_lark(rules)), st.just(_gbnf(rules)), _spelled(rules["root"], rules, depth=2)
+            )
+        )
+    )
+
+
 def _grammars_with_texts(
     *, lark: bool = True, gbnf: bool = True
 ) -> SearchStrategy[tuple[StructuredOutput, str]]:
-    writers = [write for write, wanted in ((_lark, lark), (_gbnf, gbnf)) if wanted]
-    return (
-        st.tuples(_rules(), st.sampled_from(writers))
-        .map(lambda drawn: (drawn[0], drawn[1](drawn[0])))
-        .filter(lambda drawn: "::=" in drawn[1] or _is_lark(drawn[1]))
-        .flatmap(
-            lambda drawn: st.tuples(
-                st.just(StructuredOutput("grammar", drawn[1])), _spelled(drawn[0]["root"], drawn[0], depth=2)
-            )
-        )
+    notations = [name for name, wanted in (("lark", lark), ("gbnf", gbnf)) if wanted]
+    return st.builds(
+        lambda twins, name: (StructuredOutput("grammar", getattr(twins, name)), twins.text),
+        twin_grammars(),
+        st.sampled_from(notations),
     )
 
 
