@@ -111,10 +111,14 @@ class Steps:
 
     def descend(self) -> None:
         """Start a process that leaves the group, and keeps this one's output open."""
+        read, write = os.pipe()
         if os.fork() == 0:  # noqa: TID251 - it is what a replica may do
             os.setsid()
             os.write(self.life, b"+")
+            os.close(write)
             self.hang()
+        os.close(write)
+        os.read(read, 1)
 
     def hang(self) -> None:
         """Run on, whatever becomes of the input, as long as the law does."""

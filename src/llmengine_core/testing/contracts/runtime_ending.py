@@ -65,7 +65,8 @@ class EndingLaws(RuntimeGround):
                     await asyncio.sleep(0)
                     waiting[0].cancel()
                     await asyncio.to_thread(os.write, opener, b".")
-                    ends = [await self.told(each) for each in (*waiting[1:], replica.wait())]
+                    ends = [await self.told(each) for each in waiting[1:]]
+                    ends.append(await self.told(replica.wait()))
                     await self.ended(replica)
                 finally:
                     await asyncio.to_thread(os.close, opener)
@@ -167,19 +168,19 @@ class EndingLaws(RuntimeGround):
     @law()
     async def test_cancelling_a_start_anywhere_leaves_nothing(self) -> None:
         """A start can be given up at any moment: once the runtime is closed, nothing of it is left."""
-        async with self.a_life() as life:
-            async with self.own() as runtime:
-                steps, finished = 0, False
-                while not finished:
-                    starting = asyncio.ensure_future(runtime.start(self.spec(life, ("ready", {}))))
-                    for _ in range(steps):
-                        await asyncio.sleep(0)
-                        if finished := starting.done():
-                            break
-                    starting.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await starting
-                    steps = steps * 3 + 1
+        async with self.own() as runtime, self.a_life() as life:
+            steps, finished = 0, False
+            while not finished:
+                starting = asyncio.ensure_future(runtime.start(self.spec(life, ("ready", {}))))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                    if finished := starting.done():
+                        break
+                starting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await starting
+                steps = steps * 3 + 1
+            await runtime.aclose()
             assert await life.over(self.margin), (
                 "a child whose start was cancelled is there after the runtime's end"
             )
