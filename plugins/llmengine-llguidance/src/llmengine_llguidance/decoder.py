@@ -14,7 +14,7 @@ from llmengine_core.types.sampling import StructuredKind, StructuredOutput, Tran
 from llmengine_llguidance import gbnf, lark, limits
 from llmengine_llguidance.compiler import CompileError
 from llmengine_llguidance.grammars import GrammarError, UnsupportedGrammarError
-from llmengine_llguidance.json_text import canonical, unescaped_slashes
+from llmengine_llguidance.json_text import canonical, canonical_start
 from llmengine_llguidance.matcher import Matcher
 from llmengine_llguidance.patterns import Flavour, PatternError, UnsupportedPatternError, translate
 from llmengine_llguidance.schema import reduce_schema
@@ -66,7 +66,7 @@ class LLGuidanceDecoder(GuidedDecoder):
         program = self._program(structured.kind, structured.value)
         if structured.kind == "json":
             # The matcher compares names as they are spelled: an escaped or a repeated one could pass for another.
-            plain = canonical(text) if complete else unescaped_slashes(text)
+            plain = canonical(text) if complete else canonical_start(text)
             return plain is not None and program.matcher.accepts(plain, complete=complete)
         return program.matcher.accepts(text, complete=complete)
 

@@ -6,9 +6,17 @@ import json
 import re
 from typing import Any
 
-__all__ = ["canonical", "unescaped_slashes"]
+__all__ = ["canonical", "canonical_start"]
 
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_PART = re.compile(
+    r"""(?P<string>"(?:[^"\\\x00-\x1f]|\\.)*")|(?P<blank>[ \t\r\n]+)|(?P<open>"(?:[^"\\\x00-\x1f]|\\.)*\\?\Z)"""
+    r"""|(?P<mark>[\[\]{}:,])|(?P<word>[^"\s\[\]{}:,]+)""",
+    re.DOTALL,
+)
+_UNFINISHED = re.compile(
+    r"""(?<!\\)((?:\\\\)*)(?:(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\(?:u[0-9a-fA-F]{0,3})?|\\u[dD][89abAB][0-9a-fA-F]{2})\Z"""
+)
+"""An escape that more has to follow, at the end of a text."""
 
 
 def canonical(text: str) -> str | None:
@@ -24,9 +32,34 @@ def canonical(text: str) -> str | None:
         return None
 
 
-def unescaped_slashes(text: str) -> str:
-    """The beginning of a JSON text with ``/`` for ``\\/``, which one matcher allows and another doesn't."""
-    return _ESCAPE.sub(lambda escape: "/" if escape[1] == "/" else escape[0], text)
+def canonical_start(text: str) -> str | None:
+    """The beginning of a JSON text, spelled as ``canonical`` does; None where no JSON text begins so.
+
+    What has to be followed by more is left out: blanks at the end, half of an escape.
+    """
+    found: list[str] = []
+    blank, place = False, 0
+    while place < len(text):
+        part = _PART.match(text, place)
+        if part is None:
+            return None
+        place = part.end()
+        kind, spelled = part.lastgroup, part[0]
+        if kind == "blank":
+            blank = True
+            continue
+        if blank and kind == "word" and found and found[-1][-1] not in "[]{}:,":
+            return None  # blanks part two words
+        blank = False
+        try:
+            if kind == "string":
+                spelled = _write(json.loads(spelled))
+            elif kind == "open":
+                spelled = _write(json.loads(_UNFINISHED.sub(r"\1", spelled) + '"'))[:-1]
+        except ValueError:
+            return None
+        found.append(spelled)
+    return "".join(found)
 
 
 class _Number(str):
