@@ -75,7 +75,7 @@ class FactLaws(SessionGround):
     """Facts are true and stay so; what isn't declared is refused."""
 
     @law()
-    async def test_facts_narrow_what_is_declared(self) -> None:
+    def test_facts_narrow_what_is_declared(self) -> None:
         """The session's capabilities are within what its backend declares, and its figures make sense."""
         facts, declared = self.session.facts, self.declared()
         assert facts.capabilities.within(declared), (
