@@ -15,7 +15,9 @@ from llmengine_core.testing.profiles import current
 
 __all__ = ["ProgramLaws"]
 
-WEIGHT = 0.3
+WEIGHT = 0.6
+SHRINKING = 0.3
+"""Of the time that making a failing example small may take: programs become small soon."""
 
 
 class ProgramLaws(AgreementGround):
@@ -37,7 +39,7 @@ class ProgramLaws(AgreementGround):
             opening: ClassVar = []
 
             def wanted(self) -> bool:
-                limit = end if not failures else failures[0].at + profile.shrinking
+                limit = end if not failures else failures[0].at + profile.shrinking * SHRINKING
                 return time.monotonic() < limit
 
         bounds = settings(

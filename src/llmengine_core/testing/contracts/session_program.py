@@ -33,6 +33,8 @@ async def program(session):  # and another() gives a new one
 """
 CHEAP = 0.3
 """Seconds that opening a session of a program's own may take; where it takes longer, programs share one."""
+LOADS = 3
+"""Most times that an adapter is loaded in one program."""
 LIVE = 4
 """Most streams at once in one program."""
 
@@ -73,6 +75,8 @@ class SessionProgram(RuleBasedStateMachine):
         """Streams that took another way at a near tie."""
         self.loaded: set[str] = set()
         self.begun = 0
+        self.loads = 0
+        self.closings = 0
         self.closed = False
         self.keeper: Keeper[Session] | None = None
         self.session: Session = self.ground.session
@@ -101,7 +105,7 @@ class SessionProgram(RuleBasedStateMachine):
     # -- the steps
 
     @initialize(
-        prompts=st.lists(strategies.prompts(), min_size=2, max_size=3, unique=True), tokens=st.integers(1, 8)
+        prompts=st.lists(strategies.prompts(), min_size=2, max_size=3, unique=True), tokens=st.integers(2, 8)
     )
     def think_of_requests(self, prompts: list[str], tokens: int) -> None:
         """Draw the requests of this program; what each is answered alone is asked before it begins."""
@@ -137,9 +141,9 @@ class SessionProgram(RuleBasedStateMachine):
     @precondition(
         lambda self: self.asked and len(self.live()) < min(LIVE, self.ground.slots) and not self.closed
     )
-    @rule(which=st.integers(0, 2), adapter=st.integers(0, 2))
-    def start(self, which: int, adapter: int) -> None:
-        """Begin a stream."""
+    @rule(which=st.integers(0, 2), adapter=st.integers(0, 2), chunks=st.integers(0, 2))
+    def start(self, which: int, adapter: int, chunks: int) -> None:
+        """Begin a stream, and read some chunks."""
         asked = self.asked[which % len(self.asked)]
         if self.loaded and adapter:
             asked = replace(asked, adapter=sorted(self.loaded)[adapter % len(self.loaded)])
@@ -153,6 +157,7 @@ class SessionProgram(RuleBasedStateMachine):
             f"{name} = session.generate(request({text!r}, max_tokens={asked.sampling.max_tokens}{given}))",
             self._start(name, asked),
         )
+        self._pull_some(name, chunks)
 
     async def _start(self, name: str, asked: GenerationRequest) -> None:
         self.streams[name] = Stream(self.session, asked)
@@ -161,7 +166,9 @@ class SessionProgram(RuleBasedStateMachine):
     @rule(which=st.integers(0, LIVE - 1), chunks=st.integers(1, 3))
     def pull(self, which: int, chunks: int) -> None:
         """Read some chunks."""
-        name = self._one(which)
+        self._pull_some(self._one(which), chunks)
+
+    def _pull_some(self, name: str, chunks: int) -> None:
         for _ in range(chunks):
             if not self.streams[name].over:
                 self.step(f"await anext({name}, None)", self._pull(name))
@@ -209,7 +216,7 @@ class SessionProgram(RuleBasedStateMachine):
         if stream.over and not stream.finished:
             await stream.close(self.ground.control)
 
-    @precondition(lambda self: self.asked and not self.closed)
+    @precondition(lambda self: self.live() and not self.closed)
     @rule(which=st.integers(0, 2))
     def count(self, which: int) -> None:
         """Count a prompt's tokens."""
@@ -232,6 +239,7 @@ class SessionProgram(RuleBasedStateMachine):
         name = unloaded[which % len(unloaded)]
         path = self.ground.adapters[name]
         self.loaded.add(name)
+        self.loads += 1
         self.step(f"await session.load_adapter({name!r}, {path!r})", self.session.load_adapter(name, path))
 
     @precondition(lambda self: self._unused())
@@ -243,11 +251,12 @@ class SessionProgram(RuleBasedStateMachine):
         self.loaded.discard(name)
         self.step(f"await session.unload_adapter({name!r})", self.session.unload_adapter(name))
 
-    @precondition(lambda self: self.keeper is not None and not self.closed and self.begun)
+    @precondition(lambda self: self.keeper is not None and self.live() and not self.closings)
     @rule()
     def close_the_session(self) -> None:
         """Close a session of the program's own, under its streams."""
         self.closed = True
+        self.closings += 1
         self.step("await session.aclose()", self._close())
 
     async def _close(self) -> None:
@@ -315,7 +324,12 @@ class SessionProgram(RuleBasedStateMachine):
 
     def _unloaded(self) -> list[str]:
         """Adapters that can be loaded."""
-        if self.closed or not self.asked or self.ground.capabilities.adapters != "dynamic":
+        if (
+            self.closed
+            or not self.asked
+            or self.loads == LOADS
+            or self.ground.capabilities.adapters != "dynamic"
+        ):
             return []
         return sorted(self.ground.adapters.keys() - self.loaded)
 
