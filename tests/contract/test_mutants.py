@@ -16,7 +16,7 @@ ALL = all_mutants()
 @pytest.fixture(autouse=True)
 def no_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a law fails is all that is asked: no time goes into small examples."""
-    monkeypatch.setitem(PROFILES, "default", replace(PROFILES["default"], shrinking=0.1))
+    monkeypatch.setitem(PROFILES, "default", replace(PROFILES["default"], shrinking=0))
 
 
 def test_names_are_of_one_mutant_each() -> None:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from llmengine_core.testing.portal import Keeper, Portal
@@ -280,7 +280,9 @@ def _drawn(
     example.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [each if each.name == "self" else each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in names]
     )
+    small = {Phase.shrink, Phase.explain} if profile.shrinking == 0 else set()
     bounds = settings(
+        phases=[phase for phase in Phase if phase not in small],
         max_examples=max(1, round(profile.examples * each.weight)),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
