@@ -23,6 +23,7 @@ from llmengine_core.testing import RuntimeContract
 from llmengine_core.types.launch import Endpoint, Exit, LaunchSpec
 from llmengine_core.types.progress import OnProgress, Progress
 
+MUTANTS: list[Mutant] = []
 HARMLESS = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
