@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from store_laws import StoreLaws
+from llmengine_core.testing import StoreContract
+from llmengine_sqlite.files import open_file
+from llmengine_sqlite.migrations import MIGRATIONS
 
 
-class TestSqlite(StoreLaws):
-    factory = "llmengine_sqlite.store:SqliteStore"
+class TestSqlite(StoreContract):
+    store = "sqlite"
 
-    def fresh_url(self, folder: Path) -> str:
-        return f"sqlite:///{folder}/new folder/50%41 #é.db"
+    def newer_url(self, folder: Path) -> str:
+        open_file(folder / "s.db", [*MIGRATIONS, ["ALTER TABLE rows ADD COLUMN owner TEXT"]]).close()
+        return f"sqlite:///{folder}/s.db"

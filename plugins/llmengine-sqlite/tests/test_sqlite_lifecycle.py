@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlite_child
 
+from llmengine_core.interfaces.store import StoreError
 from llmengine_sqlite.files import BUSY_SECONDS, open_file
 from llmengine_sqlite.store import SqliteStore
 
@@ -129,3 +131,38 @@ def test_an_interpreter_ends_while_another_process_keeps_the_lock(path: Path) ->
         _, err = process.communicate("\n", timeout=30)
         assert (process.returncode, err) == (0, "")
         assert time.monotonic() - started < BUSY_SECONDS / 2
+
+
+async def test_a_closed_store_refuses(path: Path) -> None:
+    store = SqliteStore(f"sqlite:///{path}")
+    await store.aclose()
+    with pytest.raises(StoreError, match="closed"):
+        await store.get("t", "k")
+
+
+async def test_what_may_not_be_stored_is_told_with_what_may(path: Path) -> None:
+    store = SqliteStore(f"sqlite:///{path}")
+    for table, key in (
+        ("a-b", "k"),
+        ("a1", "k"),
+        ("é", "k"),
+        ("t", "a\0"),
+        ("t", "\ud800"),
+        ("t", "x" * 513),
+    ):
+        for call in (store.get(table, key), store.delete(table, key), store.insert(table, key, {})):
+            with pytest.raises(StoreError, match="allowed"):
+                await call
+    odd: list[Any] = [{"a": float("nan")}, {1: "a"}, {"a": (1, 2)}, {"a": b""}, [], "text"]
+    for value in odd:
+        with pytest.raises(StoreError, match="allowed are dicts"):
+            await store.insert("t", "k", value)
+    for limit in (0, -1, 10_001):
+        with pytest.raises(StoreError, match="1 to 10,000"):
+            await store.scan("t", limit=limit)
+    for bound in ("\ud800", "a\udfff"):
+        with pytest.raises(StoreError, match="half a character"):
+            await store.scan("t", prefix=bound)
+        with pytest.raises(StoreError, match="half a character"):
+            await store.scan("t", after=bound)
+    await store.aclose()

@@ -6,9 +6,8 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
-from store_racer import opened
-
 from llmengine_core.interfaces.store import Store
+from llmengine_core.plugins import import_object
 from llmengine_core.types.declarations import CONTRACT_VERSION
 from llmengine_sqlite import plugin
 
@@ -20,7 +19,7 @@ def test_it_is_found_and_speaks_the_contract() -> None:
     [info] = plugin.register_stores()
     assert info.name == "sqlite"
     assert info.schemes == {"sqlite"}
-    assert isinstance(opened(info.factory, "sqlite:////nowhere/state.db"), Store)
+    assert isinstance(import_object(info.factory)("sqlite:////nowhere/state.db"), Store)
 
 
 def test_declaring_imports_no_store() -> None:

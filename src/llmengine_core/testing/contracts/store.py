@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from llmengine_core.testing.laws import Contract
+from llmengine_core.testing.contracts.store_racing import RacingLaws
+from llmengine_core.testing.contracts.store_rows import RowLaws
+from llmengine_core.testing.contracts.store_use import UseLaws
 
 __all__ = ["StoreContract"]
 
 
-class StoreContract(Contract):
-    """See the module."""
+class StoreContract(RowLaws, UseLaws, RacingLaws):
+    """Every store's contract, on fresh URLs::
 
-    kind = "store"
+    class TestSample(StoreContract):
+        store = "sample"
+
+        def fresh_url(self, folder: Path) -> str:
+            return f"sample://{folder}/state"
+    """
