@@ -34,7 +34,9 @@ NOTHING_FITS = 4
 
 EXIT_CODES = (
     ExitCode(0, "done"),
-    ExitCode(1, "llmengine or an engine failed, or doctor or conformance found something broken", (BaseException,)),
+    ExitCode(
+        1, "llmengine or an engine failed, or doctor or conformance found something broken", (BaseException,)
+    ),
     ExitCode(2, "the command or the request must change", (BadRequestError, click.UsageError)),
     ExitCode(3, "there is no such model, file or environment", (NotFoundError,)),
     ExitCode(NOTHING_FITS, "nothing here can serve the model", (ResolutionError,)),

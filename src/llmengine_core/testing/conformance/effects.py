@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,16 @@ class Effects:
             {os.path.realpath(each) + os.sep for each in [*sys.path, sys.prefix, sys.base_prefix]}
         )
         self._state: dict[str, Any] = {}
-        self._before: tuple[set[str], int] = set(), 0
+        self._before: tuple[set[str], set[str]] = set(), set()
         self._library = sysconfig.get_path("stdlib") + os.sep
         sys.addaudithook(self._note)
+        start = threading.Thread.start
+
+        def noted(thread: threading.Thread) -> None:  # there is no event of it in Python 3.11
+            self._note("_thread.start", (thread.name,))
+            start(thread)
+
+        threading.Thread.start = noted  # type: ignore[method-assign,assignment]
 
     def watch(self) -> None:
         """Begin to note."""
@@ -62,8 +70,8 @@ class Effects:
         seen = list(dict.fromkeys(self._seen))[:MOST]
         kinds = {kind for kind, _ in seen}
         descriptors, threads = self._before
-        if "thread" not in kinds and _threads() > threads:
-            seen.append(("thread", "a thread of a library's is left running"))
+        if "thread" not in kinds and _threads() - threads:
+            seen.append(("thread", "a thread is left running"))
         left = _descriptors() - descriptors
         if left and "file" not in kinds and "socket" not in kinds:
             seen.append(("file", f"it is left open: {', '.join(sorted(left)[:3])}"))
@@ -117,7 +125,11 @@ class Effects:
         while each is not None:
             name = each.f_code.co_filename
             installed = f"{os.sep}site-packages{os.sep}" in name
-            if not name.startswith("<") and (installed or not name.startswith(self._library)):
+            if (
+                name != __file__
+                and not name.startswith("<")
+                and (installed or not name.startswith(self._library))
+            ):
                 return f" at {name}:{each.f_lineno}"
             each = each.f_back
         return ""
@@ -171,11 +183,12 @@ def _descriptors() -> set[str]:
     return found
 
 
-def _threads() -> int:
+def _threads() -> set[str]:
+    """The threads, Python's or not, where that can be known."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return set(os.listdir("/proc/self/task"))
     except OSError:
-        return 0
+        return {str(each.native_id) for each in threading.enumerate()}
 
 
 def _shown(given: tuple[Any, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import platform
 import tempfile
@@ -26,8 +27,10 @@ PLANNING = "llmengine_core.testing.conformance.planning"
 TRYING = "llmengine_core.testing.conformance.trying"
 STARTING = 30.0
 """Seconds until an interpreter has imported the kit and a contract, on a machine that is busy."""
-IN_VAIN = 3
+IN_VAIN = 6
 """Processes in a row that ended before a first verdict, after which a contract's other laws aren't tried."""
+WASTED = 300.0
+"""Seconds that such processes may take together."""
 LOADING = "loading"
 """What stands for a law's name in the verdict on a contract that can't even be begun."""
 
@@ -81,15 +84,18 @@ async def judge(asked: Asked, work: Path, *, on_begin: OnNews, on_end: Callable[
         verdict = Verdict(LOADING, CORE, (), "failed", f"not judged: {gap.reason}", 0.0)
         judged.append(Judged(gap.kind, gap.subject, "", (verdict,)))
         on_end(judged[-1])
-    core = metadata.version("llmengine-core")
-    versions = {
-        "llmengine-core": core,
-        "Python": platform.python_version(),
-        "system": platform.platform(terse=True),
-    }
+    versions = await asyncio.to_thread(_versions)
     return Report(
         run.name, run.distribution, versions, asked.profile, tuple(judged), time.monotonic() - began
     )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "llmengine-core": metadata.version("llmengine-core"),
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 class Run:
@@ -144,14 +150,10 @@ class Run:
     async def judge(self, subject: Subject, on_begin: OnNews) -> Judged:
         """One contract, to its end."""
         trial = Trial(subject)
-        in_vain = 0
-        while in_vain < IN_VAIN:
-            done = len(trial.verdicts)
-            order = {
-                "subject": subject.as_json(),
-                "laws": self.asked.laws,
-                "from": done,
-            }
+        in_vain, wasted = 0, 0.0
+        while in_vain < IN_VAIN and wasted < WASTED:
+            began, before = time.monotonic(), len(trial.verdicts)
+            order = {"subject": subject.as_json(), "laws": self.asked.laws, "from": before}
             try:
                 async with aclosing(self._child(TRYING, order).news(STARTING)) as news:
                     async for told in news:
@@ -161,9 +163,11 @@ class Run:
                 trial.end(str(ended))
             if trial.finished:
                 break
-            in_vain = 0 if len(trial.verdicts) > done + 1 else in_vain + 1
+            alone = len(trial.verdicts) == before + 1
+            in_vain = in_vain + 1 if alone else 0
+            wasted = wasted + time.monotonic() - began if alone else 0.0
         else:
-            trial.give_up()
+            trial.give_up(in_vain)
         return trial.judged()
 
     def _child(self, program: str, order: dict[str, Any]) -> Watched:
@@ -220,12 +224,11 @@ class Trial:
         self._begun = None
         self.finished = self.finished or len(self.verdicts) >= len(self.laws)
 
-    def give_up(self) -> None:
+    def give_up(self, in_vain: int) -> None:
         """Nothing can be learnt any more."""
+        reason = f"not tried, since the {in_vain} laws before it ended the process: {self._reason}"
         for each in self.laws[len(self.verdicts) :]:
-            self._fail(
-                each["name"], f"not tried, since the {IN_VAIN} laws before ended the process: {self._reason}"
-            )
+            self._fail(each["name"], reason)
 
     def judged(self) -> Judged:
         """What came of it."""

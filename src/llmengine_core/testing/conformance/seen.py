@@ -114,7 +114,7 @@ async def look(
         "seconds": seconds,
     }
     seen = Seen()
-    child = Watched(PROGRAM, order, folder / "output", memory=memory)
+    child = Watched(PROGRAM, order, folder / "output", env={"TMPDIR": str(folder)}, memory=memory)
     try:
         async with aclosing(child.news(STARTING)) as news:
             async for told in news:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmengine_core.testing.laws import Contract
+if TYPE_CHECKING:
+    from llmengine_core.testing.laws import Contract
 
 __all__ = ["CONTRACTS", "KINDS", "Gap", "Subject", "contract_of", "of_file", "of_plugin"]
 
@@ -85,6 +86,8 @@ def contract_of(subject: Subject, source: str | None) -> type[Contract]:
 
 def of_file(source: str) -> Iterator[Subject]:
     """The contracts that an author's file or module tries: its classes named ``Test...``, or all where none is."""
+    from llmengine_core.testing.laws import Contract
+
     module = _module(source)
     found = {
         name: each
