@@ -67,15 +67,15 @@ BOMBS: dict[str, tuple[StructuredKind, str | tuple[str, ...]]] = {
 """By name; each is small enough to be sent to a server."""
 
 LONG_TEXTS: dict[str, tuple[StructuredKind, str | tuple[str, ...], str]] = {
-    "a long string": ("json", '{"type": "string"}', '"' + "x" * 200_000 + '"'),
-    "a long list": ("json", '{"type": "array", "items": {"type": "integer"}}', "[" + "1, " * 20_000 + "1]"),
-    "a deep list": ("json", '{"type": "array"}', "[" * 100_000),
-    "a deep object": ("json", '{"type": "object"}', '{"a": ' * 20_000),
     "a pattern of stars": ("regex", "(a*)*b", "a" * 20_000),
     "a pattern of alternatives": ("regex", "(a|a)*b", "a" * 20_000),
-    "a long match": ("regex", "[a-z]*", "a" * 200_000),
+    "a long match": ("regex", "[a-z]*", "a" * 50_000),
     "no choice": ("choice", ("yes", "no"), "yes" * 100_000),
     "recursion": ("grammar", 'root ::= "(" root ")" | "x"', "(" * 2_000),
+    "a long string": ("json", '{"type": "string"}', '"' + "x" * 50_000 + '"'),
+    "a long list": ("json", '{"type": "array", "items": {"type": "integer"}}', "[" + "1, " * 10_000 + "1]"),
+    "a deep list": ("json", '{"type": "array"}', "[" * 30_000),
+    "a deep object": ("json", '{"type": "object"}', '{"a": ' * 10_000),
 }
 """By name: a constraint, and a text to judge. None of the constraints is anything but plain."""
 

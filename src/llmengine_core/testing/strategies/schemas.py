@@ -65,6 +65,7 @@ def _shapes() -> SearchStrategy[Shape]:
     )
     return st.one_of(
         inner,
+        _compound(_plain()),
         st.builds(lambda shape, extra: Shape({**extra, **shape.schema}, shape.values), inner, annotations),
         inner.map(_referred),
     )
