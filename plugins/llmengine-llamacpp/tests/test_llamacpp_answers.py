@@ -43,9 +43,10 @@ async def test_a_prompt_of_token_ids_is_the_same_prompt(engine: Engine) -> None:
     assert (await engine.complete(TokenIds(tuple(ids)))).chunks == (await engine.complete(FRANCE)).chunks
 
 
-async def test_token_ids_that_the_model_lacks_are_the_callers_mistake(engine: Engine) -> None:
-    with pytest.raises(BadRequestError, match="invalid tokens"):
-        await engine.complete(TokenIds((10**6,)))
+@pytest.mark.parametrize("token", [10**6, -1, 1 << 31, 1 << 40])
+async def test_token_ids_that_the_model_lacks_are_the_callers_mistake(engine: Engine, token: int) -> None:
+    with pytest.raises(BadRequestError, match=r"invalid tokens|has no token"):
+        await engine.complete(TokenIds((1, token)))
 
 
 @pytest.mark.parametrize("prompt", [FRANCE, LONG])

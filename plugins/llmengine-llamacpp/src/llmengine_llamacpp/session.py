@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self
 
 from llmengine_core.deadlines import Watch
-from llmengine_core.errors import ServerError
+from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_core.gate import check_context, refuse_undeclared
 from llmengine_core.http import ConnectionLost, HttpError
 from llmengine_core.interfaces.backend import Session, SessionLost
@@ -30,6 +30,9 @@ from llmengine_llamacpp.plugin import CAPABILITIES
 from llmengine_llamacpp.wire import Frame, body_of, finish_reason_of, is_progress, token_of
 
 __all__ = ["LlamaCppSession"]
+
+LAST_ID = 2**31 - 1
+"""Greater ones would wrap round in the engine, which refuses all other ids that the model doesn't have."""
 
 
 class LlamaCppSession(Session):
@@ -146,6 +149,8 @@ class LlamaCppSession(Session):
             case Text(text):
                 return text
             case TokenIds(ids):
+                if beyond := [each for each in ids if not 0 <= each <= LAST_ID]:
+                    raise BadRequestError(f"the model has no token {beyond[0]}")
                 return ids
             case Messages(messages):
                 return await self._client.apply_template(messages)
