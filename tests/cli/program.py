@@ -21,6 +21,11 @@ ECHO = "llmengine_core.testing.echo"
 SECONDS = 60
 
 
+def metadata(distribution: str) -> str:
+    """The least that a distribution says of itself."""
+    return f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+
+
 @dataclass(frozen=True)
 class Installed:
     """A folder on the module search path, where plugins can be put as if they were installed."""
@@ -33,13 +38,17 @@ class Installed:
             (self.path / f"{module}.py").write_text(source)
             sys.modules.pop(module, None)  # another test's of the same name
             importlib.invalidate_caches()
-        self.add_files(f"llmengine-{name}", {"entry_points.txt": f"[llmengine]\n{name} = {module}\n"})
+        files = {
+            "METADATA": f"{metadata(f'llmengine-{name}')}Requires-Dist: llmengine-core>=0.1,<1\n",
+            "entry_points.txt": f"[llmengine]\n{name} = {module}\n",
+        }
+        self.add_files(f"llmengine-{name}", files)
 
     def add_files(self, distribution: str, files: dict[str, str]) -> None:
         """A distribution with these files in its metadata."""
         info = self.path / f"{distribution.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
-        files = {"METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"} | files
+        files = {"METADATA": metadata(distribution)} | files
         for name, text in files.items():
             (info / name).write_text(text)
 
