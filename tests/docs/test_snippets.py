@@ -39,8 +39,9 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
-FILE = re.compile(r"<!-- file: (?P<name>[a-z_]+\.(py|toml)) -->")
-PATCH = re.compile(r"<!-- patch: (?P<name>[a-z_]+\.py) -->")
+FILE = re.compile(r"<!-- file: (?P<name>[a-z_/]+\.(py|toml)) -->")
+PATCH = re.compile(r"<!-- patch: (?P<name>[a-z_/]+\.py) -->")
+SETTING = re.compile(r"(?P<name>[A-Z_]+)=(?P<value>\S*) ")
 RUN = re.compile(r"<!-- run(: (?P<how>shows|fails))? -->")
 PROGRAMS = {
     "llmengine": [sys.executable, "-m", "llmengine_core.cli"],
@@ -94,6 +95,13 @@ def files(found: list[Snippet]) -> dict[str, str]:
     return made
 
 
+def write(made: dict[str, str], folder: Path) -> None:
+    """Write a page's files."""
+    for name, code in made.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+
+
 def change(made: dict[str, str], snippet: Snippet) -> None:
     """Do to a page's files what a block says."""
     if file := FILE.fullmatch(snippet.mark or ""):
@@ -113,10 +121,15 @@ def commands(snippet: Snippet) -> list[tuple[list[str], list[str]]]:
         return found
     for line in snippet.code.splitlines():
         if line.startswith("$ "):
-            name = next(each for each in reversed(PROGRAMS) if line.startswith(f"$ {each}"))
-            found.append(([*PROGRAMS[name], *shlex.split(line.removeprefix(f"$ {name}"))], []))
-        elif line.strip() not in ("", "..."):
-            found[-1][1].append(line.strip())
+            words, given = line.removeprefix("$ "), []
+            while setting := SETTING.match(words):
+                given.append(setting[0].strip())
+                words = words.removeprefix(setting[0])
+            name = next(each for each in reversed(PROGRAMS) if words.startswith(each))
+            command = [*PROGRAMS[name], *shlex.split(words.removeprefix(name))]
+            found.append((["env", *given, *command] if given else command, []))
+        elif line.strip().strip("."):
+            found[-1][1].append(line.strip().removesuffix("..."))
     return found
 
 
@@ -124,6 +137,7 @@ def run(command: list[str], home: Path, how: str | None = None, shown: Sequence[
     """Run a command in a home of its own, which is where it installs to, too. Show what it printed if that is wrong."""
     environment = os.environ | {
         "LLMENGINE_HOME": str(home),
+        "LLMENGINE_CONFORMANCE_PROFILE": "smoke",
         "PYTHONPATH": str(home / "installed"),
         "PYTHONWARNINGS": "error",
     }
@@ -160,8 +174,7 @@ def test_every_mark_is_known_and_reasoned(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     found = snippets(page.read_text())
-    for name, code in files(found).items():
-        (tmp_path / name).write_text(code)
+    write(files(found), tmp_path)
     source = tmp_path / "snippets.py"
     source.write_text(program(found))
     run([sys.executable, str(source)], tmp_path)
@@ -173,8 +186,7 @@ def test_console_blocks_run(page: Path, tmp_path: Path) -> None:
     for snippet in snippets(page.read_text()):
         change(made, snippet)
         for command, shown in commands(snippet):
-            for name, code in made.items():
-                (tmp_path / name).write_text(code)
+            write(made, tmp_path)
             mark = RUN.fullmatch(snippet.mark or "")
             run(command, tmp_path, mark and mark["how"], shown)
 
@@ -185,7 +197,7 @@ def test_snippets_are_found_with_their_marks_and_lines() -> None:
         "<!-- run -->\n```console\n$ llmengine complete 'a b'\n...\n```\n  ```python\n  c = a\n  ```\n"
         "<!-- file: other.py -->\n```python\nd = 4\ne = 5\n```\n"
         "<!-- patch: other.py -->\n```diff\n d = 4\n-e = 5\n+e = 6\n+f = 7\n```\n"
-        "<!-- run: fails -->\n```console\n$ python -m pytest other.py\n...\nno tests ran\n```\n"
+        "<!-- run: fails -->\n```console\n$ A=1 B= python -m pytest other.py\n...\nno tests ran...\n```\n"
     )
     found = snippets(page)
     assert [(each.language, each.mark, each.line) for each in found] == [
@@ -200,7 +212,7 @@ def test_snippets_are_found_with_their_marks_and_lines() -> None:
     assert program(found).splitlines() == [*[""] * 3, "a = 1", *[""] * 12, "c = a"]
     assert [each for snippet in found for each in commands(snippet)] == [
         ([*PROGRAMS["llmengine"], "complete", "a b"], []),
-        ([sys.executable, "-m", "pytest", "other.py"], ["no tests ran"]),
+        (["env", "A=1", "B=", sys.executable, "-m", "pytest", "other.py"], ["no tests ran"]),
     ]
     assert files(found[:5]) == {"other.py": "d = 4\ne = 5\n"}
     assert files(found) == {"other.py": "d = 4\ne = 6\nf = 7\n"}
