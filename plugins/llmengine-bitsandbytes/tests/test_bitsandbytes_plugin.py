@@ -12,6 +12,7 @@ from llmengine_bitsandbytes import plugin
 from llmengine_bitsandbytes.quantizer import BitsAndBytes
 from llmengine_core.arguments.model import parse_model
 from llmengine_core.declaration_rules import flaws
+from llmengine_core.errors import BadRequestError
 from llmengine_core.interfaces.quantizer import Quantizer
 from llmengine_core.testing.contracts.quantizer import QuantizerContract
 from llmengine_core.types.declarations import CONTRACT_VERSION, QuantizerInfo
@@ -58,3 +59,8 @@ def test_each_method_is_told_in_its_own_words(method: str) -> None:
     assert [other for other in NAMES if BitsAndBytes().load_options(other, "transformers") == said] == [
         method
     ]
+
+
+def test_another_method_is_refused_by_name() -> None:
+    with pytest.raises(BadRequestError, match="no method 'awq'; it has bitsandbytes, bitsandbytes-nf4"):
+        BitsAndBytes().load_options("awq", "transformers")

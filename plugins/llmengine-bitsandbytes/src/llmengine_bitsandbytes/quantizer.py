@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmengine_core.errors import BadRequestError
 from llmengine_core.interfaces.quantizer import Quantizer
 
 __all__ = ["BITS", "BitsAndBytes"]
@@ -22,7 +23,9 @@ class BitsAndBytes(Quantizer):
     """
 
     def load_options(self, method: str, backend: str) -> Mapping[str, Any]:
-        """What ``from_pretrained`` takes."""
+        """What ``from_pretrained`` takes. Raises ``BadRequestError`` for a method that isn't one of ``BITS``."""
+        if method not in BITS:
+            raise BadRequestError(f"bitsandbytes has no method {method!r}; it has {', '.join(BITS)}")
         config: dict[str, Any] = {"quant_method": "bitsandbytes"}
         if method == "bitsandbytes":
             config["load_in_8bit"] = True
