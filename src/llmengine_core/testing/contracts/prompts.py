@@ -102,6 +102,8 @@ class PromptLaws(ComparingGround):
         longer = TokenIds((*token_ids, *(token.id for token in answer.tokens[:middle])))
         rest = answer.tokens[middle:]
         further = await self._answer(longer, len(rest))
+        read = further.usage.prompt_tokens if further else len(longer.ids)
+        assert read == len(longer.ids), f"{longer} has {len(longer.ids)} ids, and was read as {read} tokens"
         for one, other in zip(rest, further.tokens if further else [], strict=False):
             if one.id == other.id:
                 continue
