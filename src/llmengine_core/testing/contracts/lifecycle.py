@@ -231,6 +231,7 @@ class BackendLifecycleContract(LifecycleGround):
                     await self.kill(before)
                 else:
                     await other.session.aclose()
+                ended.ask_on()  # its session hears of it
                 answer = await stream.rest(self.allowed(self.telling().sampling.max_tokens, 2))
         seen = [(each.text, each.finish_reason, each.usage) for each in (alone, answer)]
         assert seen[0] == seen[1], (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from llmengine_core.testing.answers import Answer, ask, request
 from llmengine_core.testing.contracts.backend import BackendGround
 from llmengine_core.testing.contracts.streams import StreamGround
 from llmengine_core.testing.laws import NotApplicable
-from llmengine_core.testing.leaks import PROC, descendants, grown, holdings
+from llmengine_core.testing.leaks import descendants, grown, holdings
 from llmengine_core.testing.opening import deployed
 from llmengine_core.types.generation import GenerationRequest
 from llmengine_core.types.launch import Deployment
@@ -138,7 +139,7 @@ class LifecycleGround(StreamGround, BackendGround):
         """Raise ``NotApplicable`` where there is no engine of ours to kill."""
         if member.replica is None:
             raise NotApplicable("somebody else runs its server")
-        if not PROC.is_dir():
+        if sys.platform != "linux":
             raise NotApplicable("this system doesn't tell which processes an engine has")
 
     @staticmethod
