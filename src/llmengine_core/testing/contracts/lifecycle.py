@@ -231,8 +231,9 @@ class BackendLifecycleContract(LifecycleGround):
                     await self.kill(before)
                 else:
                     await other.session.aclose()
-                ended.ask_on()  # its session hears of it
-                answer = await stream.rest(self.allowed(self.telling().sampling.max_tokens, 2))
+                rest = stream.rest(self.allowed(self.telling().sampling.max_tokens, 2))
+                ending = _outcome(self.ends_within, ended.rest(self.ends_within), "reading what was ended")
+                answer, _ = await asyncio.gather(rest, ending)  # so that its session hears of it
         seen = [(each.text, each.finish_reason, each.usage) for each in (alone, answer)]
         assert seen[0] == seen[1], (
             f"a replica answers {seen[0]} alone, and {seen[1]} where another one ends meanwhile"
