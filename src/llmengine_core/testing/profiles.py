@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["PROFILES", "PROFILE_VARIABLE", "Profile", "current"]
+__all__ = ["PROFILES", "PROFILE_VARIABLE", "Profile", "current", "hurry"]
 
 PROFILE_VARIABLE = "LLMENGINE_CONFORMANCE_PROFILE"
 """Names the profile of a run: "smoke", "default" or "thorough"."""
@@ -33,9 +33,19 @@ PROFILES = {
 }
 
 
+_most_seconds = float("inf")
+
+
+def hurry(seconds: float) -> None:
+    """From now on, a law of this process begins no further example after that many seconds."""
+    global _most_seconds
+    _most_seconds = seconds
+
+
 def current() -> Profile:
     """The profile that ``LLMENGINE_CONFORMANCE_PROFILE`` names; "default" where it names none."""
     name = os.environ.get(PROFILE_VARIABLE) or "default"
     if name not in PROFILES:
         raise ValueError(f"{PROFILE_VARIABLE}={name!r}; allowed are {', '.join(PROFILES)}")
-    return PROFILES[name]
+    profile = PROFILES[name]
+    return replace(profile, seconds=min(profile.seconds, _most_seconds))

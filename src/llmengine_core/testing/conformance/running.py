@@ -31,6 +31,9 @@ IN_VAIN = 6
 """Processes in a row that ended before a first verdict, after which a contract's other laws aren't tried."""
 WASTED = 300.0
 """Seconds that such processes may take together."""
+ALTOGETHER = {"smoke": 45.0}
+"""Seconds after which laws try one example alone, by profile."""
+MANY_LAWS = 12.0
 LOADING = "loading"
 """What stands for a law's name in the verdict on a contract that can't even be begun."""
 
@@ -77,8 +80,8 @@ async def judge(asked: Asked, work: Path, *, on_begin: OnNews, on_end: Callable[
     began = time.monotonic()
     subjects, gaps = await run.plan()
     judged = []
-    for subject in subjects:
-        judged.append(await run.judge(subject, on_begin))
+    for done, subject in enumerate(subjects):
+        judged.append(await run.judge(subject, on_begin, _share(asked, subjects[done:], began)))
         on_end(judged[-1])
     for gap in gaps:
         verdict = Verdict(LOADING, CORE, (), "failed", f"not judged: {gap.reason}", 0.0)
@@ -88,6 +91,15 @@ async def judge(asked: Asked, work: Path, *, on_begin: OnNews, on_end: Callable[
     return Report(
         run.name, run.distribution, versions, asked.profile, tuple(judged), time.monotonic() - began
     )
+
+
+def _share(asked: Asked, rest: Sequence[Subject], began: float) -> float | None:
+    """Seconds for the next contract, where the profile has a bound for all: those of sessions get the most."""
+    if asked.profile not in ALTOGETHER:
+        return None
+    weights = [MANY_LAWS if each.kind in ("backend", "lifecycle", "session") else 1.0 for each in rest]
+    left = max(0.0, ALTOGETHER[asked.profile] - (time.monotonic() - began))
+    return left * weights[0] / sum(weights)
 
 
 def _versions() -> dict[str, str]:
@@ -147,13 +159,13 @@ class Run:
         wanted = set(self.asked.laws)
         return [each for each in subjects if not wanted or not known or wanted & set(each.laws)]
 
-    async def judge(self, subject: Subject, on_begin: OnNews) -> Judged:
+    async def judge(self, subject: Subject, on_begin: OnNews, share: float | None) -> Judged:
         """One contract, to its end."""
         trial = Trial(subject)
         in_vain, wasted = 0, 0.0
         while in_vain < IN_VAIN and wasted < WASTED:
             began, before = time.monotonic(), len(trial.verdicts)
-            order = {"subject": subject.as_json(), "laws": self.asked.laws, "from": before}
+            order = {"subject": subject.as_json(), "laws": self.asked.laws, "from": before, "share": share}
             try:
                 async with aclosing(self._child(TRYING, order).news(STARTING)) as news:
                     async for told in news:

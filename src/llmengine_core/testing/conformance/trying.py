@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict
 from typing import Any
 
 from llmengine_core.testing.conformance.channel import Channel
 from llmengine_core.testing.conformance.subjects import Subject, contract_of
 from llmengine_core.testing.laws import Contract, Law
-from llmengine_core.testing.profiles import Profile, current
+from llmengine_core.testing.profiles import Profile, current, hurry
 from llmengine_core.testing.verdicts import closing, run_law
 
 __all__ = ["bound", "main"]
@@ -29,7 +30,11 @@ def main() -> None:
     chosen: list[str] = [name for name in order["laws"] or sorted(laws) if name in laws]
     channel.tell(laws=[_described(laws[name]) for name in chosen], subject=contract.subject)
     contract.setup_class()
-    for name in chosen[order["from"] :]:
+    rest = chosen[order["from"] :]
+    end = time.monotonic() + order["share"] if order["share"] is not None else None
+    for done, name in enumerate(rest):
+        if end is not None:
+            hurry(max(0.0, end - time.monotonic()) / (len(rest) - done))
         channel.begin("law", bound(contract, laws[name], current()), law=name)
         verdict = run_law(contract, name)
         channel.tell(verdict=asdict(verdict), printed=channel.printed())
