@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from tests.facade import scripted
 
 import llmengine
 from llmengine import api_engine
 from llmengine_core.engine import Engine
 from llmengine_core.settings import Settings
+from llmengine_core.testing import scripted
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.facade import scripted
 
 import llmengine
 from llmengine import Completion, File, Model, api_engine
@@ -16,6 +15,7 @@ from llmengine.errors import BadRequestError, NotFoundError
 from llmengine_core import home
 from llmengine_core.engine import Engine
 from llmengine_core.settings import Settings
+from llmengine_core.testing import scripted
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.facade.scripted import CLOSED, FOREVER, SCRIPTS
 
 from llmengine import Completion, CompletionStreamResponse, CompletionSyncResponse
 from llmengine.data_types import CreateBatchCompletionsModelConfig, TokenOutput
@@ -24,6 +23,7 @@ from llmengine.errors import (
     UnsupportedFeatureError,
 )
 from llmengine_core.engine import Engine
+from llmengine_core.testing.scripted import CLOSED, FOREVER, SCRIPTS
 from llmengine_core.types.generation import GenerationChunk, Token, Usage
 
 pytestmark = pytest.mark.usefixtures("engine")
