@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from llmengine_core.testing.laws import Contract
+from llmengine_core.testing.contracts.transform_output import OutputLaws
+from llmengine_core.testing.contracts.transform_working import WorkingLaws
 
 __all__ = ["TransformContract"]
 
 
-class TransformContract(Contract):
-    """See the module."""
-
-    kind = "transform"
+class TransformContract(OutputLaws, WorkingLaws):
+    """A transform by its name: what it makes, and how it behaves while it does."""
