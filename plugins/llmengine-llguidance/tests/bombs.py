@@ -1,4 +1,4 @@
-"""Constraints made to hurt, and how long each takes: run as a program, with a memory and a time of its own."""
+"""Constraints made to hurt this decoder, besides those that the contract kit has for all: a program of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def _chain(length: int, link: Callable[[int], str], end: str) -> str:
 _STRING = {"type": "string"}
 _SCHEMAS: dict[str, Any] = {
     "many properties": _object({f"p{n}": _STRING for n in range(370)}),
-    "too many properties": _object({f"p{n}": _STRING for n in range(20_000)}),
     "required properties": _object(
         {f"p{n}": _STRING for n in range(1_000)}, required=[f"p{n}" for n in range(1_000)]
     ),
@@ -58,11 +57,6 @@ _SCHEMAS: dict[str, Any] = {
         | {"d2000": {}},
         "$ref": "#/$defs/d0",
     },
-    "doubling references": {
-        "$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
-        | {"d40": _STRING},
-        "$ref": "#/$defs/d0",
-    },
     "doubling objects": {
         "$defs": {
             f"d{n}": _object({"a": {"$ref": f"#/$defs/d{n + 1}"}, "b": {"$ref": f"#/$defs/d{n + 1}"}})
@@ -71,16 +65,9 @@ _SCHEMAS: dict[str, Any] = {
         | {"d40": _STRING},
         "allOf": [{"$ref": "#/$defs/d0"}, {"additionalProperties": {"type": "object"}}],
     },
-    "references in a circle": {
-        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
-        "$ref": "#/$defs/a",
-    },
     "two recursions at once": {
         "$defs": {name: _object({"next": {"$ref": f"#/$defs/{name}"}}) for name in "ab"},
         "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
-    },
-    "exponential allOf": {
-        "allOf": [{"anyOf": [_object({f"p{n}{m}": {}}) for m in range(4)]} for n in range(12)]
     },
     "wide allOf": {"allOf": [{"anyOf": [_object({f"p{n}{m}": {}}) for m in range(60)]} for n in range(3)]},
     "wide anyOf": {
@@ -95,9 +82,7 @@ _SCHEMAS: dict[str, Any] = {
     "long enum of objects": {"enum": [{f"v{n}": n} for n in range(10_000)]},
     "enums together": {"allOf": [{"enum": list(range(3_000))}, {"enum": list(range(3_000))}]},
     "huge minLength": {"minLength": 4 * 10**9},
-    "huge minItems": {"type": "array", "minItems": 4 * 10**9},
     "huge maxItems": {"type": "array", "maxItems": 4 * 10**9},
-    "nested minItems": _nested(6, {}, lambda inner: {"type": "array", "items": inner, "minItems": 65_536}),
     "huge multipleOf": {"type": "integer", "multipleOf": 1_000_003},
     "multiples together": {
         "allOf": [{"multipleOf": prime} for prime in (97, 101, 103, 107)],
@@ -110,14 +95,9 @@ _SCHEMAS: dict[str, Any] = {
     "long": {"description": "x" * 1_000_000},
 }
 _PATTERNS = {
-    "repeated repetition": "(a{1000}){1000}",
-    "thrice repeated repetition": "((a{60000}){60000}){60000}",
     "ambiguous repetition": "((a|b){1,300}c?){1,300}",
     "ambiguous stars": "(a|a)*" * 30 + "b",
-    "nested stars": "(" * 49 + "a" + ")*" * 49,
-    "deep groups": "(" * 5_000 + "a" + ")" * 5_000,
     "dots": "(.*a){50}",
-    "states": "(a|b)*a(a|b){60}",
     "alternatives": "|".join(f"w{n}" for n in range(2_000)),
     "long alternatives": "|".join(f"word{n}" for n in range(100_000)),
     "anchors": "(^|a)" * 40,
@@ -134,13 +114,10 @@ _GRAMMARS = {
     "chain of parentheses": "start: r0\n"
     + _chain(490, lambda n: f"r{n}: {'(' * 19}r{n + 1}{')' * 19}", 'r490: "a"'),
     "doubling terminals": "start: R0\n" + _chain(40, lambda n: f"R{n}: R{n + 1} R{n + 1}", 'R40: "a"'),
-    "doubling rules": "start: r0\n" + _chain(400, lambda n: f"r{n}: r{n + 1} r{n + 1}", 'r400: "a"'),
     "repetitions": 'start: ((("a"{60000}){60000}){60000}){60000}',
-    "parentheses": "start: " + "(" * 50_000 + '"a"' + ")" * 50_000,
     "alternatives": "start: " + " | ".join(f'"w{n}"' for n in range(20_000)),
     "alternatives of a terminal": "start: W\nW: " + " | ".join(f'"w{n}"' for n in range(20_000)),
     "nothing, many times": 'start: a a a a a a a a\na: b b b b b b b b\nb: c c c c c c c c\nc: "x" |',
-    "recursion without end": "start: a\na: a a | a",
     "comments": "//" * 100_000,
     "quotes": "start: " + '"' * 100_001,
     "slashes": "start: /" + "\\" * 100_001,
@@ -148,10 +125,8 @@ _GRAMMARS = {
     "gbnf groups": _chain(
         400, lambda n: f'{f"r{n}" if n else "root"} ::= {"(" * 19}"a" r{n + 1}{")?" * 19}', 'r400 ::= "x"'
     ),
-    "gbnf doubling": "root ::= r0\n" + _chain(400, lambda n: f"r{n} ::= r{n + 1} r{n + 1}", 'r400 ::= "a"'),
     "gbnf literal": f'root ::= "{"x" * 200_000}"',
     "gbnf alternatives": "root ::= " + " | ".join(f'("w{n}" | "v")+' for n in range(10_000)),
-    "gbnf repetitions": 'root ::= ((("a"{60000}){60000}){60000}){60000}',
     "gbnf parentheses": "root ::= " + "(" * 50_000,
     "gbnf nothing": "root ::= " + '("" | ' * 19 + '"a"' + ")*" * 19,
     "gbnf blanks": "root ::= " + "\n \t#\n" * 20_000 + '| "a"',
@@ -160,13 +135,11 @@ _CHOICES = {
     "many choices": tuple(f"choice number {n}" for n in range(10_000)),
     "choices that begin each other": tuple("a" * n for n in range(1, 700)),
     "a long choice": ("x" * 250_000,),
-    "too many choices": tuple(map(str, range(100_000))),
 }
 
 BOMBS: dict[str, StructuredOutput] = {}
 _KINDS: list[tuple[StructuredKind, dict[str, Any]]] = [
     ("json", {name: json.dumps(schema) for name, schema in _SCHEMAS.items()}),
-    ("json", {"deep": '{"items":' * 5_000 + "{}" + "}" * 5_000, "deep list": "[" * 200_000}),
     ("regex", _PATTERNS),
     ("grammar", _GRAMMARS),
     ("choice", _CHOICES),
@@ -175,7 +148,6 @@ for kind, values in _KINDS:
     BOMBS |= {f"{kind}: {name}": StructuredOutput(kind, value) for name, value in values.items()}
 
 TEXTS: dict[str, tuple[str, str]] = {
-    "every reading of a sum": ('start: s\ns: s s | "a"', "a" * 3_000),
     "every reading of nothing": ('start: s\ns: s s s | s s | "a" |', "a" * 3_000),
     "a long list": ('start: l\nl: /[a-z]+,/ l | "x"', "ab," * 3_000 + "x"),
 }

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
+from llmengine_core.testing.checkers import begun, legal
 from llmengine_core.types.sampling import StructuredOutput
 from llmengine_llguidance.decoder import LLGuidanceDecoder
 
@@ -42,13 +43,11 @@ def test_c03_a_guided_regex_matches_the_whole_text(
 ) -> None:
     constraint = StructuredOutput("regex", pattern)
     engine = decoder.translate(constraint, "llguidance").text
-    legal = data.draw(
+    matching = data.draw(
         st.from_regex(re.compile(pattern), fullmatch=True, alphabet=st.sampled_from(ALPHABET + "AB,:"))
     )
-    oracle = regex.compile(pattern)
-    for text in (legal, legal[: len(legal) // 2], *texts):
-        whole = oracle.fullmatch(text) is not None
-        start = whole or oracle.fullmatch(text, partial=True) is not None
+    for text in (matching, matching[: len(matching) // 2], *texts):
+        whole, start = legal(constraint, text), begun(constraint, text)
         assert decoder.verify(constraint, text, complete=True) == whole
         assert decoder.verify(constraint, text, complete=False) == start
         assert accepts(EmbeddedMatcher(engine), text) == (start, whole)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -72,18 +71,3 @@ def test_a_constraint_is_compiled_once(decoder: LLGuidanceDecoder) -> None:
         decoder.translate(again, "llguidance")
         took.append(perf_counter() - start)
     assert min(took) < 1e-3
-
-
-def test_many_threads_share_a_decoder() -> None:
-    decoder = LLGuidanceDecoder()
-    constraints = [StructuredOutput("regex", f"[0-9]{{{n}}}") for n in range(1, 9)]
-
-    def right(turn: int) -> bool:
-        constraint = constraints[turn % 8]
-        digits = "1" * (turn % 8 + 1)
-        return decoder.verify(constraint, digits, complete=True) and not decoder.verify(
-            constraint, f"{digits}1", complete=False
-        )
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(right, range(400)))

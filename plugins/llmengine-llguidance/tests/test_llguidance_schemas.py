@@ -2,41 +2,27 @@ from __future__ import annotations
 
 import json
 import random
-import socket
-from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
-import jsonschema
 import pytest
 from byte_matchers import MATCHERS, EmbeddedMatcher, accepts, random_text
 from hypothesis import given
 from hypothesis import strategies as st
-from schema_strategies import NAMES, NUMERIC_SCHEMAS, SCALARS, SCHEMAS, VALUES
 
 from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
+from llmengine_core.testing.checkers import legal
+from llmengine_core.testing.strategies import any_schemas, json_values, numeric_schemas
+from llmengine_core.testing.strategies.schemas import NAMES
 from llmengine_core.types.sampling import StructuredOutput
 from llmengine_llguidance.decoder import LLGuidanceDecoder
 
-HEADER = "%llguidance {}\n"
+SCHEMAS = any_schemas(formats=["date", "ipv4", "uuid", "email", "ipv6"])
+VALUES = json_values()
+SCALARS = VALUES.filter(lambda value: not isinstance(value, list | dict))
 
 
 def constrained(schema: Any) -> StructuredOutput:
     return StructuredOutput("json", json.dumps(schema))
-
-
-def valid(schema: Any, text: str) -> bool:
-    """What jsonschema says, numbers taken as they are written."""
-    exact = json.loads(json.dumps(schema), parse_float=Decimal)
-    checker = jsonschema.Draft202012Validator(exact, format_checker=jsonschema.FormatChecker())
-    with localcontext(prec=1_000):
-        return checker.is_valid(json.loads(text, parse_float=_number))
-
-
-def _number(text: str) -> Decimal | float:
-    try:
-        return Decimal(text)
-    except InvalidOperation:  # an exponent of eighteen digits
-        return float(text)
 
 
 def spaced(value: Any) -> str:
@@ -46,7 +32,7 @@ def spaced(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------ soundness
 
 
-@given(schema=SCHEMAS | NUMERIC_SCHEMAS, seed=st.integers(0, 2**32))
+@given(schema=SCHEMAS | numeric_schemas(), seed=st.integers(0, 2**32))
 def test_c03_what_a_schema_lets_through_is_valid(decoder: LLGuidanceDecoder, schema: Any, seed: int) -> None:
     """Texts are drawn from both matchers, so that whatever either would let an engine write is judged."""
     constraint = constrained(schema)
@@ -65,23 +51,16 @@ def test_c03_what_a_schema_lets_through_is_valid(decoder: LLGuidanceDecoder, sch
                     name,
                     text,
                 )
-                assert decoder.verify(constraint, text, complete=True) == valid(schema, text), (name, text)
-
-
-@given(schema=SCHEMAS, value=VALUES)
-def test_c03_what_is_not_valid_is_not_verified(decoder: LLGuidanceDecoder, schema: Any, value: Any) -> None:
-    text = json.dumps(value)
-    try:
-        verified = decoder.verify(constrained(schema), text, complete=True)
-    except BadRequestError:
-        return
-    assert valid(schema, text) or not verified
+                assert decoder.verify(constraint, text, complete=True) == legal(constrained(schema), text), (
+                    name,
+                    text,
+                )
 
 
 # --------------------------------------------------------------------------------------------- completeness
 
 
-@given(value=VALUES.map(lambda value: json.loads(json.dumps(value).replace("10.0", "10"))))
+@given(value=VALUES)
 def test_c03_constants_of_any_shape(decoder: LLGuidanceDecoder, value: Any) -> None:
     for schema in ({"const": value}, {"enum": [[value], value]}):
         constraint = constrained(schema)
@@ -92,7 +71,7 @@ def test_c03_constants_of_any_shape(decoder: LLGuidanceDecoder, value: Any) -> N
 
 
 @given(
-    fields=st.dictionaries(NAMES, SCALARS, max_size=4),
+    fields=st.dictionaries(st.sampled_from(NAMES), SCALARS, max_size=4),
     extra=st.dictionaries(st.sampled_from(["z", "zz"]), VALUES, max_size=2),
     data=st.data(),
 )
@@ -110,7 +89,7 @@ def test_c03_properties_in_their_order(
         name: value for name, value in fields.items() if name in required or data.draw(st.booleans())
     }
     text = spaced({**given_fields, **extra})
-    assert valid(schema, text)
+    assert legal(constrained(schema), text)
     assert decoder.verify(constrained(schema), text, complete=True)
     assert accepts(EmbeddedMatcher(decoder.translate(constrained(schema), "llguidance").text), text) == (
         True,
@@ -316,26 +295,14 @@ def test_c03_local_references_are_followed(
     assert not decoder.verify(constraint, '{"a": 1}', complete=False)
 
 
-def test_c03_remote_references_are_refused_and_never_fetched(decoder: LLGuidanceDecoder) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        base = f"http://127.0.0.1:{server.getsockname()[1]}"
-        for schema in (
-            {"$ref": f"{base}/schema.json"},
-            {"properties": {"a": {"items": {"$ref": f"{base}/schema.json#/$defs/x"}}}},
-            {"$id": f"{base}/root.json", "$ref": "other.json"},
-            {"$schema": f"{base}/meta.json", "$ref": f"{base}/schema.json"},
-            {"$ref": "file:///etc/hostname"},
+def test_c03_a_remote_reference_is_refused_with_what_mends_it(decoder: LLGuidanceDecoder) -> None:
+    base = "http://127.0.0.1:9"
+    for schema in ({"$ref": f"{base}/schema.json"}, {"$ref": "file:///etc/hostname"}):
+        with pytest.raises(
+            BadRequestError, match=r"is not in the schema and is never fetched; put it under \$defs"
         ):
-            with pytest.raises(
-                BadRequestError, match=r"is not in the schema and is never fetched; put it under \$defs"
-            ):
-                decoder.check(constrained(schema))
-        decoder.check(
-            constrained({"$schema": f"{base}/meta.json", "$id": f"{base}/root.json", "type": "null"})
-        )
-        with pytest.raises(BlockingIOError):
-            server.accept()
+            decoder.check(constrained(schema))
+    decoder.check(constrained({"$schema": f"{base}/meta.json", "$id": f"{base}/root.json", "type": "null"}))
 
 
 # ------------------------------------------------------------------------------------------------ rejections
