@@ -78,7 +78,8 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("plugin", PLUGINS, ids=PLUGINS)
 def contract(session: nox.Session, plugin: str) -> None:
-    """One plugin's tests; a new folder under plugins/ is found by itself."""
+    """One plugin's tests, its contracts in the default profile; a new folder under plugins/ is found by itself."""
+    session.env.setdefault("LLMENGINE_CONFORMANCE_PROFILE", "default")
     session.run(UV, "sync", "--quiet", "--inexact", "--all-packages")
     if not with_python(f"plugins/{plugin}/tests"):
         session.skip(f"{plugin} has no tests of its own")

@@ -18,7 +18,7 @@ from llmengine_core.testing.contracts.session import SessionGround
 from llmengine_core.testing.laws import NotApplicable
 from llmengine_core.testing.opening import Opened, opened
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.declarations import BackendInfo
+from llmengine_core.types.declarations import BackendInfo, GuidedDecoderInfo
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.sampling import StructuredOutput
 
@@ -84,6 +84,7 @@ class BackendGround(SessionGround):
     @asynccontextmanager
     async def shared(cls) -> AsyncIterator[Session]:
         async with cls.opened() as found:
+            await asyncio.to_thread(cls.checkers)  # importing them blocks
             yield found.session
 
     @asynccontextmanager
@@ -91,10 +92,15 @@ class BackendGround(SessionGround):
         async with self.opened() as found:
             yield found.session
 
+    @classmethod
+    def checkers(cls) -> list[tuple[GuidedDecoderInfo, GuidedDecoder]]:
+        """The guided decoders that speak the backend's language."""
+        registry, dialect = cls.registry(), cls.declared().structured_dialect
+        infos = [info for info in registry.guided_decoders.values() if dialect in info.dialects]
+        return [(info, registry.load_once(info)) for info in infos]
+
     def checker(self, structured: StructuredOutput) -> GuidedDecoder:
-        registry = self.registry()
-        for info in registry.guided_decoders.values():
-            if structured.kind in info.kinds and self.capabilities.structured_dialect in info.dialects:
-                decoder: GuidedDecoder = registry.load_once(info)
+        for info, decoder in self.checkers():
+            if structured.kind in info.kinds:
                 return decoder
         raise NotApplicable(f"no guided decoder for {structured.kind} is installed")
