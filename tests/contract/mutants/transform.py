@@ -160,6 +160,18 @@ class GoesOn(Halving):
         threading.Event().wait(0.6)
 
 
+class Abandons(Halving):
+    async def run(
+        self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
+    ) -> None:
+        on_progress(Progress(source.name, "transform", 0.0, 1.0))
+        await asyncio.to_thread(self.slowly, source, target)
+
+    def slowly(self, source: Path, target: Path) -> None:
+        threading.Event().wait(0.1)
+        self.work(source, target, lambda _: None, threading.Event())
+
+
 class LeavesAThread(Halving):
     def work(self, source: Path, target: Path, tell: Callable[[float], None], stop: threading.Event) -> None:
         threading.Thread(target=threading.Event().wait, args=(2.5,), name="halving").start()
@@ -224,6 +236,7 @@ MUTANTS: list[Mutant] = [
         "test_interrupted_work_done_again_gives_equal_bytes",
     ),
     mutant("goes_on", "it goes on after it was cancelled", GoesOn, CANCEL, margin=0.2),
+    mutant("abandons", "cancelled, it leaves its thread to write on", Abandons, CANCEL),
     mutant("leaves_a_thread", "a thread of its own outlives it", LeavesAThread, CANCEL),
     mutant("renames", "cancelled, it raises an error of its own", Renames, CANCEL),
     mutant("blocks", "it works on the event loop", Blocks, "test_the_loop_stays_free"),

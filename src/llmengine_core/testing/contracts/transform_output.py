@@ -97,7 +97,13 @@ class OutputLaws(TransformGround):
         method = self.tried()[0]
         expected = await self.expected(method)
         targets = [await self.place("-at-once") for _ in range(3)]
-        await asyncio.gather(*(self.work(target, method) for target in targets))
+        ends = await asyncio.gather(
+            *(self.work(target, method) for target in targets), return_exceptions=True
+        )
+        failed = [f"{type(end).__name__}({end})" for end in ends if end is not None]
+        assert not failed, (
+            f"of three that ran at once on one checkpoint {len(failed)} failed: {', '.join(failed)}"
+        )
         seen = [await asyncio.to_thread(digest, target) for target in targets]
         assert set(seen) == {expected}, (
             "of three that ran at once some wrote other bytes than one that ran alone"

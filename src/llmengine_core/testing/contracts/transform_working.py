@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +83,10 @@ class WorkingLaws(TransformGround):
         """Cancelled, it stops soon, and holds no process, thread, file or task any more."""
         method = self.tried()[0]
         await self.expected(method)  # what the first run alone opens isn't this one's
+        began = time.monotonic()
+        await self.done(method)
+        whole = time.monotonic() - began
+        folders: list[Path] = []
         for moment in (at_once, at_first_news):
             target = await self.place()
             before = await holdings()
@@ -91,8 +96,11 @@ class WorkingLaws(TransformGround):
                 f"cancelled {moment.__doc__}, it still held {', '.join(held[:5])} after {AFTER:g} s"
             )
             await asyncio.to_thread(remove, target)
-            left = sorted(await asyncio.to_thread(os.listdir, target.parent))
-            assert not left, f"cancelled {moment.__doc__}, it left {', '.join(left)} beside its target"
+            folders.append(target.parent)
+        await asyncio.sleep(2 * whole)  # in which whoever went on would be done
+        for folder in folders:
+            left = sorted(await asyncio.to_thread(os.listdir, folder))
+            assert not left, f"it was cancelled and its part thrown away; then there is {', '.join(left)}"
 
     @law()
     async def test_the_loop_stays_free(self) -> None:
