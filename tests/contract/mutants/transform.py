@@ -164,12 +164,14 @@ class Abandons(Halving):
     async def run(
         self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
     ) -> None:
-        on_progress(Progress(source.name, "transform", 0.0, 1.0))
-        await asyncio.to_thread(self.slowly, source, target)
+        loop = asyncio.get_running_loop()
 
-    def slowly(self, source: Path, target: Path) -> None:
-        threading.Event().wait(0.1)
-        self.work(source, target, lambda _: None, threading.Event())
+        def slowly() -> None:
+            loop.call_soon_threadsafe(on_progress, Progress(source.name, "transform", 0.0, 1.0))
+            threading.Event().wait(0.2)
+            self.work(source, target, lambda _: None, threading.Event())
+
+        await asyncio.to_thread(slowly)
 
 
 class LeavesAThread(Halving):

@@ -91,12 +91,12 @@ class WorkingLaws(TransformGround):
             target = await self.place()
             before = await holdings()
             await self.broken_off(target, method, moment)
+            await asyncio.to_thread(remove, target)
+            folders.append(target.parent)
             held = await grown(before, seconds=AFTER)
             assert not held, (
                 f"cancelled {moment.__doc__}, it still held {', '.join(held[:5])} after {AFTER:g} s"
             )
-            await asyncio.to_thread(remove, target)
-            folders.append(target.parent)
         await asyncio.sleep(2 * whole)  # in which whoever went on would be done
         for folder in folders:
             left = sorted(await asyncio.to_thread(os.listdir, folder))
