@@ -28,8 +28,8 @@ PROFILES = ("smoke", "default", "thorough")
     "--profile", type=click.Choice(PROFILES), default="default", show_default=True, help="How thorough it is."
 )
 @click.option("--model", help="The model to judge backends on.  [default: one that each can serve]")
-@click.option("--checkpoint-path", metavar="PATH", help="A checkpoint to judge backends and transforms on.")
-@click.option("--url", help="Where storages and stores may keep what they are tried with.")
+@click.option("--checkpoint-path", metavar="PATH", help="A checkpoint to judge backends on.")
+@click.option("--url", help="Below which, or with {} in which, storages and stores may keep things.")
 @click.option(
     "--contracts", metavar="FILE|MODULE", help="The plugin's own test file: its contracts with their quirks."
 )

@@ -10,7 +10,7 @@ import signal
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ class Effects:
             start(thread)
 
         threading.Thread.start = noted  # type: ignore[method-assign,assignment]
+
+    def allow(self, folders: Iterable[str]) -> None:
+        """Files in these may be read, as all may that are installed."""
+        self._own += tuple(os.path.realpath(each) + os.sep for each in folders)
 
     def watch(self) -> None:
         """Begin to note."""

@@ -78,6 +78,8 @@ class Look:
         self.declared: list[Info | ModelCard] = []
         self.given: list[tuple[str, Any]] = []
         self.seconds: float = channel.order["seconds"]
+        self.own = time.process_time()
+        """Seconds of CPU time that it took to start the interpreter with what of the core comes along."""
 
     def all(self) -> None:
         """All steps in order."""
@@ -86,7 +88,13 @@ class Look:
         def see() -> dict[str, Any]:
             found.append(find(self.channel.order["plugin"]))
             name, module, distribution, entry = found[0]
-            return {"name": name, "module": module, "metadata": _metadata(distribution, entry)}
+            self.effects.allow(_folders(module))
+            return {
+                "name": name,
+                "module": module,
+                "metadata": _metadata(distribution, entry),
+                "own": self.own,
+            }
 
         if self._step("found", see):
             return
@@ -253,6 +261,14 @@ def find(plugin: str) -> tuple[str, str, Distribution | None, EntryPoint | None]
             f"that name; installed are {known}"
         )
     return plugin.rpartition(".")[2], plugin, None, None
+
+
+def _folders(module: str) -> list[str]:
+    """Where a module's package has its files."""
+    spec = util.find_spec(module.partition(".")[0])
+    if spec is None:
+        return []
+    return list(spec.submodule_search_locations or ([str(Path(spec.origin).parent)] if spec.origin else []))
 
 
 def _metadata(distribution: Distribution | None, entry: EntryPoint | None) -> dict[str, Any] | None:

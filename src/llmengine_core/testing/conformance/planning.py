@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
+from urllib.parse import urlsplit
 
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.explanation import resolution_error
@@ -19,7 +20,7 @@ from llmengine_core.testing.conformance.channel import Channel
 from llmengine_core.testing.conformance.looking import find
 from llmengine_core.testing.conformance.subjects import (
     CONTRACTS,
-    HURRIED,
+    FRESH,
     Gap,
     Subject,
     contract_of,
@@ -51,6 +52,8 @@ SIMPLE: dict[type, tuple[str, str]] = {
     ObserverInfo: ("observer", "observer"),
 }
 """By declaration, the kind of its contract and the attribute that names it there."""
+KNOWN_SCHEMES = frozenset({"memory", "file", "sqlite"})
+"""Of URLs that contracts can make up."""
 
 
 def main() -> None:
@@ -88,11 +91,9 @@ class Plan:
         if distribution is not None:
             self.distribution = f"{distribution.name} {distribution.version}"
         self._attributes: dict[str, Any] = {}
-        """Of all contracts: how they find the plugin, and how patient they are."""
+        """Of all contracts: how they find the plugin."""
         if distribution is None:
             self._attributes["plugin"] = self._module
-        if order["profile"] == "smoke":
-            self._attributes["patience"] = HURRIED
 
     def subjects(self) -> Iterator[Subject]:
         """All of the kinds that were asked for."""
@@ -108,7 +109,7 @@ class Plan:
     def _all(self) -> Iterator[Subject]:
         own = [*of_file(self.order["contracts"])] if self.order["contracts"] else []
         if not any(each.kind == "plugin" for each in own):
-            yield of_plugin(self.order["plugin"])
+            yield of_plugin(self.order["plugin"], self.order["url"])
         if own:
             yield from own
             return
@@ -130,7 +131,17 @@ class Plan:
                 yield from self._simple(info, kind, attribute)
 
     def _simple(self, info: Info | ModelCard, kind: str, attribute: str) -> Iterator[Subject]:
-        yield Subject(kind, info.name, CONTRACTS[kind], {**self._attributes, attribute: info.name})
+        attributes = {**self._attributes, attribute: info.name}
+        if isinstance(info, (StorageInfo, StoreInfo)):
+            url = self.order["url"]
+            if url is not None and urlsplit(url).scheme in info.schemes:
+                attributes[FRESH] = url
+            elif not info.schemes & KNOWN_SCHEMES:
+                mend = f"name a place that may be written to (--url {min(info.schemes)}://...)"
+                reason = f"there is no URL to judge {info.name!r} on. Mend: {mend}"
+                self.gaps.append(Gap(kind, info.name, reason))
+                return
+        yield Subject(kind, info.name, CONTRACTS[kind], attributes)
 
     def _backend(
         self, info: BackendInfo, plugin: Plugin, registry: Registry, settings: Settings

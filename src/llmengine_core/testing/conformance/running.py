@@ -136,7 +136,11 @@ class Run:
                 told = [each async for each in news if "subjects" in each or "missing" in each]
         except Ended as ended:
             gap = Gap("plugin", self.asked.plugin, f"what it declares can't be known: {ended}")
-            found = [of_plugin(self.asked.plugin)] if "plugin" in (self.asked.kinds or KINDS) else []
+            found = (
+                [of_plugin(self.asked.plugin, self.asked.url)]
+                if "plugin" in (self.asked.kinds or KINDS)
+                else []
+            )
             return self._chosen(found), [gap]
         (plan,) = told
         if "missing" in plan:

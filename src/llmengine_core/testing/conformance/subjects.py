@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from llmengine_core.testing.laws import Contract
 
-__all__ = ["CONTRACTS", "KINDS", "Gap", "Subject", "contract_of", "of_file", "of_plugin"]
+__all__ = ["CONTRACTS", "FRESH", "KINDS", "Gap", "Subject", "contract_of", "of_file", "of_plugin"]
 
 CONTRACTS: Mapping[str, str] = {
     "plugin": "PluginContract",
@@ -30,8 +32,8 @@ CONTRACTS: Mapping[str, str] = {
 }
 """By kind, in the order in which they are tried, the contract of ``llmengine_core.testing``."""
 KINDS = tuple(CONTRACTS)
-HURRIED = 20.0
-"""Seconds that an example of a law may take in the profile "smoke"."""
+FRESH = "fresh_url"
+"""The attribute of contracts that is a method; as data it is a URL below which, or with "{}" in which, each is new."""
 FILE = "llmengine_conformance_contracts"
 """The name under which an author's file is imported."""
 
@@ -69,9 +71,10 @@ class Gap:
     reason: str
 
 
-def of_plugin(plugin: str) -> Subject:
-    """The plugin itself."""
-    return Subject("plugin", plugin, CONTRACTS["plugin"], {"plugin": plugin})
+def of_plugin(plugin: str, url: str | None = None) -> Subject:
+    """The plugin itself. ``url`` is one that a storage or store of it can be made with."""
+    urls = {"urls": {urlsplit(url).scheme: _fresh(url)}} if url else {}
+    return Subject("plugin", plugin, CONTRACTS["plugin"], {"plugin": plugin, **urls})
 
 
 def contract_of(subject: Subject, source: str | None) -> type[Contract]:
@@ -80,8 +83,17 @@ def contract_of(subject: Subject, source: str | None) -> type[Contract]:
         own: type[Contract] = getattr(_module(source or ""), subject.contract)
         return own
     base = getattr(import_module("llmengine_core.testing"), subject.contract)
-    made: type[Contract] = type(base.__name__, (base,), {**subject.attributes, "subject": subject.subject})
+    attributes = {**subject.attributes, "subject": subject.subject}
+    if FRESH in attributes:
+        url: str = subject.attributes[FRESH]
+        attributes[FRESH] = lambda self, folder: _fresh(url)
+    made: type[Contract] = type(base.__name__, (base,), attributes)
     return made
+
+
+def _fresh(url: str) -> str:
+    name = uuid.uuid4().hex
+    return url.replace("{}", name) if "{}" in url else f"{url.rstrip('/')}/{name}"
 
 
 def of_file(source: str) -> Iterator[Subject]:

@@ -39,6 +39,8 @@ HTTP = frozenset(
 TESTS = frozenset({"_pytest", "hypothesis", "pytest"})
 QUICK = 0.1
 """Seconds of CPU time that importing a plugin's module, or asking it for its declarations, may take."""
+SHARE = 0.5
+"""Of what starting an interpreter with the core takes, which it may take as well, where the machine is a slow one."""
 TRIES = 3
 """How often what took too long is measured again; the best counts."""
 
@@ -88,6 +90,12 @@ class PluginContract(Contract):
             type(self)._seen = self.looked()
         return type(self)._seen  # type: ignore[return-value]
 
+    @property
+    def quick(self) -> float:
+        """Seconds of CPU time that something quick may take on this machine."""
+        own: float = self.seen.one("found").seen["own"]
+        return max(QUICK, SHARE * own)
+
     # -- its module
 
     @law()
@@ -100,12 +108,13 @@ class PluginContract(Contract):
     @law()
     def test_import_is_quick(self) -> None:
         """Importing its module takes at most 0.1 s of CPU time, beyond what the core has imported by then."""
-        best = self.seen.one("import").cpu
+        best, quick = self.seen.one("import").cpu, self.quick
         for _ in range(TRIES - 1):
-            if best > QUICK:
+            if best > quick:
                 best = min(best, self.looked("import").one("import").cpu)
-        assert best <= QUICK, (
-            f"importing its module takes {best:.2f} s of CPU time, at the best of {TRIES} times; it may take {QUICK} s"
+        assert best <= quick, (
+            f"importing its module takes {best:.2f} s of CPU time, at the best of {TRIES} times; it may take "
+            f"{quick:.2f} s"
         )
 
     @law()
@@ -174,7 +183,7 @@ class PluginContract(Contract):
         """Asked for its declarations, it answers within 0.1 s of CPU time and imports no engine."""
         step = self.seen.one("declared")
         _refuse_modules(step, ENGINES | HTTP | TESTS)
-        assert step.cpu <= QUICK, f"asking what it declares takes {step.cpu:.2f} s of CPU time"
+        assert step.cpu <= self.quick, f"asking what it declares takes {step.cpu:.2f} s of CPU time"
 
     @law()
     def test_it_loads_beside_all_others(self) -> None:
@@ -306,7 +315,7 @@ class PluginContract(Contract):
         assert not others, f"it adds the command {others[0]!r}; a plugin's command has its name, {name!r}"
         for command, helped in seen["helped"].items():
             assert helped["exit_code"] == 0, f"llmengine {command} --help fails: {helped['output']}"
-        assert seen["cpu"] <= QUICK, f"register_commands takes {seen['cpu']:.2f} s of CPU time"
+        assert seen["cpu"] <= self.quick, f"register_commands takes {seen['cpu']:.2f} s of CPU time"
         _refuse_modules(step, ENGINES | TESTS)
 
     def _installed(self) -> Mapping[str, Any]:
