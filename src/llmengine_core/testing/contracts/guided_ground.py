@@ -195,10 +195,10 @@ def json_forms(value: Any) -> tuple[str, ...]:
 
 
 def keywords(structured: StructuredOutput) -> set[str]:
-    """Those of a schema that ask for something; none of other kinds."""
+    """What a refusal of a schema may name: its keywords, and those that it could be expected to have."""
     if structured.kind != "json":
         return set()
-    found: set[str] = set()
+    found = {"additionalProperties", "required", "type", "properties", "items"}
     left: list[Any] = [json.loads(str(structured.value))]
     while left:
         each = left.pop()

@@ -148,12 +148,17 @@ class GuidedJSONLaws(GuidedGround):
     def test_c03_json_local_references_are_followed(self) -> None:
         """A ``$ref`` within a schema is accepted and enforced, also one to the schema that holds it."""
         for reference, rest in tables.REFERENCES.items():
-            structured = as_json(
-                {"type": "object", "properties": {"a": {"$ref": reference}}, "required": ["a"], **rest}
-            )
-            self.follows(structured, {"a": None}, {"a": 1})
-        endless = {"type": "object", "properties": {"next": {"$ref": "#"}}, "additionalProperties": False}
-        self.follows(as_json(endless), {"next": {"next": {}}}, {"next": {"next": 1}})
+            member = {"type": "object", "properties": {"a": {"$ref": reference}}, "required": ["a"]}
+            schema = {**member, "additionalProperties": False, **rest}
+            names = schema["required"]
+            self.follows(as_json(schema), dict.fromkeys(names), {**dict.fromkeys(names), "a": 1})
+        endless = {
+            "type": "object",
+            "properties": {"next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
+            "required": ["next"],
+            "additionalProperties": False,
+        }
+        self.follows(as_json(endless), {"next": {"next": None}}, {"next": {"next": 1}})
 
     def follows(self, structured: StructuredOutput, obeying: Any, breaking: Any) -> None:
         """See that a schema with a local reference does what it says."""

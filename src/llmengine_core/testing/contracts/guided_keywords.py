@@ -72,8 +72,8 @@ KEYWORDS: dict[str, Case] = {
 EVERYDAY: tuple[Any, ...] = (
     {"type": "object",
      "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "member": {"type": "boolean"}},
-     "required": ["name", "age"]},
-    {"type": "array", "items": {"type": "number"}},
+     "required": ["name", "age", "member"], "additionalProperties": False},
+    {"type": "array", "items": {"type": "integer"}},
     {"enum": ["red", "green"]},
 )  # fmt: skip
 """Schemas that each decoder of schemas enforces."""
@@ -115,7 +115,10 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "#/definitions/n": {"definitions": {"n": {"type": "null"}}},
     "#/$defs/a~1b~0c": {"$defs": {"a/b~c": {"type": "null"}}},
     "#/$defs/a%20b": {"$defs": {"a b": {"type": "null"}}},
-    "#/properties/b": {"properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "null"}}},
+    "#/properties/b": {
+        "properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "null"}},
+        "required": ["a", "b"],
+    },
     "#/$defs/one": {"$defs": {"one": {"$ref": "#/$defs/two"}, "two": {"type": "null"}}},
 }
 """Local references to a schema of null, by where they stand."""

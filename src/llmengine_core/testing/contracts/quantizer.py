@@ -30,7 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FULL = 32
 """Bits of a weight that isn't quantized."""
 QUICK = 1.0
-"""CPU seconds that all answers together may take, its module's import included, also on a slow machine."""
+"""CPU seconds that all answers together may take, also on a slow machine."""
 
 
 class QuantizerContract(Contract):

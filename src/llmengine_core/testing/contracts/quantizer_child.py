@@ -14,8 +14,9 @@ __all__ = ["main"]
 def main() -> None:
     """Answer the questions of the JSON document on standard input."""
     order = json.loads(sys.stdin.readline())
+    factory = import_object(order["factory"])
     spent = time.process_time()
-    quantizer = import_object(order["factory"])()
+    quantizer = factory()
     answers = [dict(quantizer.load_options(*each)) for each in order["asked"]]
     seen = {
         "seconds": time.process_time() - spent,

@@ -66,6 +66,7 @@ def _shapes() -> SearchStrategy[Shape]:
     return st.one_of(
         inner,
         _compound(_plain()),
+        _objects(_plain()),
         st.builds(lambda shape, extra: Shape({**extra, **shape.schema}, shape.values), inner, annotations),
         inner.map(_referred),
     )
@@ -144,17 +145,18 @@ def _compound(shapes: SearchStrategy[Shape]) -> SearchStrategy[Shape]:
     return st.one_of(
         st.builds(_list, shapes, st.integers(0, 1), st.integers(0, 1)),
         st.lists(shapes, min_size=1, max_size=2).map(_tuple),
-        st.builds(
-            _object,
-            st.dictionaries(st.sampled_from(NAMES), shapes, min_size=1, max_size=2),
-            st.integers(0, 2),
-        ),
+        _objects(shapes),
         st.lists(shapes, min_size=2, max_size=2).map(
             lambda each: Shape(
                 {"anyOf": [one.schema for one in each]}, st.one_of(*(one.values for one in each))
             )
         ),
     )
+
+
+def _objects(shapes: SearchStrategy[Shape]) -> SearchStrategy[Shape]:
+    members = st.dictionaries(st.sampled_from(NAMES), shapes, min_size=1, max_size=2)
+    return st.builds(_object, members, st.integers(0, 2))
 
 
 def _list(item: Shape, least: int, more: int) -> Shape:
