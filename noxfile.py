@@ -97,7 +97,8 @@ def sample(session: nox.Session) -> None:
     session.env.update(LLMENGINE_HOME=str(python.parents[1] / "home"))
     with session.chdir(folder):
         session.run(str(python), "-m", "pytest", *session.posargs)
-    session.run(str(python.with_name("llmengine")), "conformance", "sample", "--profile", "smoke")
+        report = ("conformance", "sample", "--contracts", "tests/test_sample.py", "--profile", "smoke")
+        session.run(str(python.with_name("llmengine")), *report)
 
 
 @nox.session

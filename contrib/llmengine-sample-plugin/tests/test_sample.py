@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmengine_core.testing import BackendContract, ObserverContract, PluginContract, StorageContract
+from llmengine_core.testing import (
+    BackendContract,
+    BackendLifecycleContract,
+    ObserverContract,
+    PluginContract,
+    StorageContract,
+)
 
 
 class TestPlugin(PluginContract):
@@ -12,6 +18,11 @@ class TestPlugin(PluginContract):
 
 
 class TestBackend(BackendContract):
+    backend = "sample"
+    model = "sample"
+
+
+class TestBackendLifecycle(BackendLifecycleContract):
     backend = "sample"
     model = "sample"
 
