@@ -72,7 +72,6 @@ class SilentContract(QuantizerContract):
 @pytest.mark.parametrize(
     "contract",
     [
-        ForgetfulContract,
         ChoicesContract,
         PatternsContract,
         StrictSchemasContract,
