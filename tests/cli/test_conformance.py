@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from tests.cli.program import Installed, Program, Run, terminal
 
+from llmengine_core.testing.conformance.report import Judged, Report, markdown
+from llmengine_core.testing.verdicts import Outcome, Verdict
+
 ECHO_MODULE = "llmengine_core.testing.echo"
 SMOKE = ("--profile", "smoke")
 LONELY = """
@@ -25,18 +28,27 @@ def register_backends():
 """
 
 
-def test_the_echo_conforms(run: Run) -> None:
-    done = run("conformance", ECHO_MODULE, *SMOKE)
+def test_laws_of_the_echo_hold(run: Run) -> None:
+    laws = ("test_c06_stops_cross_the_borders_of_tokens", "test_c05_a_greedy_call_repeats")
+    done = run("conformance", ECHO_MODULE, *SMOKE, *(f"--law={law}" for law in laws))
     assert done.exit_code == 0, done.stdout
-    assert "echo in profile smoke" in done.stdout
-    assert "\nbackend echo on echo\n  core                 holds (" in done.stdout
-    assert ", 0 failed, 0 quirk, " in done.stdout
+    assert done.stdout.startswith(
+        "echo (llmengine-echo 1.0) in profile smoke\n\nbackend echo on echo\n  core  "
+    )
+    assert "holds (2)" in done.stdout
+    assert "\n2 passed, 0 failed, 0 quirk, 0 not applicable in " in done.stdout
 
 
-def test_the_result_is_one_document(run: Run) -> None:
-    done = run("conformance", "sqlite", "--kind", "plugin", *SMOKE, "--json")
-    found = json.loads(done.stdout)
-    assert done.exit_code == 0
+def test_the_result_is_one_document_and_a_terminal_sees_which_law_is_tried(program: Program) -> None:
+    with terminal() as (theirs, shown):
+        arguments = ("conformance", "sqlite", "--kind", "plugin", *SMOKE, "--json")
+        with program.running(*arguments, stderr=theirs) as process:
+            seen = shown()
+            printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
+    assert "plugin sqlite: import_prints_nothing" in seen
+    assert seen.endswith("\r\x1b[K"), "the line is taken away in the end"
+    found = json.loads(printed)
     assert found.keys() == {
         "plugin", "distribution", "versions", "profile", "holds", "contracts", "summary", "duration",
     }  # fmt: skip
@@ -44,11 +56,8 @@ def test_the_result_is_one_document(run: Run) -> None:
     assert found["distribution"].startswith("llmengine-sqlite ")
     assert found["versions"].keys() == {"llmengine-core", "Python", "system"}
     (contract,) = found["contracts"]
-    assert (contract["kind"], contract["subject"], contract["contract"]) == (
-        "plugin",
-        "sqlite",
-        "PluginContract",
-    )
+    about = contract["kind"], contract["subject"], contract["contract"]
+    assert about == ("plugin", "sqlite", "PluginContract")
     assert contract["levels"]["distribution"] == {"passed": 2}
     assert contract["levels"]["probe"] == {"not applicable": 1}
     for verdict in contract["verdicts"]:
@@ -65,11 +74,11 @@ def test_the_result_is_one_document(run: Run) -> None:
 def test_a_law_that_fails_is_told_with_its_reason(run: Run, installed: Installed) -> None:
     installed.add("loud", "loud_plugin", f"print('hello')\n{LONELY}")
     law = "test_import_prints_nothing"
-    done = run("conformance", "loud", "--law", law, *SMOKE)
+    done = run("conformance", "loud", "--kind", "plugin", *SMOKE)
     assert done.exit_code == 1
     assert f"FAILED  {law}: Importing its module writes nothing" in done.stdout
     assert r"importing its module prints 'hello\n'" in done.stdout
-    assert "0 passed, 1 failed" in done.stdout
+    assert " 2 failed, " in done.stdout, "its factory can't be imported either"
 
 
 def test_a_backend_without_a_model_is_told_what_to_name(run: Run, installed: Installed) -> None:
@@ -82,13 +91,31 @@ def test_a_backend_without_a_model_is_told_what_to_name(run: Run, installed: Ins
     )
 
 
-def test_the_table_is_markdown(run: Run) -> None:
-    lines = run("conformance", "sqlite", "--kind", "plugin", *SMOKE, "--markdown").stdout.splitlines()
-    assert lines[0].startswith("| sqlite 0.")
-    assert lines[1] == "|---|---|---|---|"
-    assert lines[2].startswith("| plugin sqlite | core | ")
-    assert {line.count("|") for line in lines[:5]} == {5}
-    assert lines[-1].startswith("Profile smoke, llmengine-core ")
+def test_the_table_is_markdown() -> None:
+    def verdict(law: str, level: str, outcome: Outcome, reason: str = "") -> Verdict:
+        return Verdict(law, level, (), outcome, reason, 0.1)
+
+    verdicts = (
+        verdict("one", "core", "passed"),
+        verdict("two", "core", "quirk", "limps"),
+        verdict("three", "seed", "not applicable"),
+        verdict("four", "top_k", "failed"),
+    )
+    versions = {"llmengine-core": "0.1.0"}
+    judged = Judged("backend", "a|b", "BackendContract", verdicts)
+    report = Report("tape", "llmengine-tape 2.0", versions, "default", (judged,), 1.0)
+    assert [*markdown(report)] == [
+        "| tape 2.0 | level | laws | |",
+        "|---|---|---|---|",
+        r"| backend a\|b | core | 2 | holds, 1 quirk |",
+        "|  | seed |  | not declared |",
+        "|  | top_k | 1 | FAILED: 1 of 1 |",
+        "",
+        "* backend a|b, `two`: limps",
+        "",
+        "Profile default, llmengine-core 0.1.0.",
+    ]
+    assert not report.holds
 
 
 @pytest.mark.parametrize(
@@ -107,17 +134,6 @@ def test_what_is_asked_for_in_vain_is_a_usage_error(run: Run, arguments: list[st
     assert done.exit_code == 2
     assert said in done.stderr
     assert done.stdout == ""
-
-
-def test_a_terminal_sees_which_law_is_tried(program: Program) -> None:
-    with terminal() as (theirs, shown):
-        arguments = ("conformance", "sqlite", "--law", "test_import_prints_nothing", *SMOKE)
-        with program.running(*arguments, stderr=theirs) as process:
-            seen = shown()
-            printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, printed
-    assert "plugin sqlite: import_prints_nothing" in seen
-    assert seen.endswith("\r\x1b[K"), "the line is taken away in the end"
 
 
 def test_the_commands_help_needs_no_kit(program: Program, tmp_path: Path) -> None:

@@ -11,33 +11,27 @@ from llmengine_core.testing.contracts.plugin import PluginContract
 from llmengine_core.testing.verdicts import run_contract
 
 UNUSUAL: dict[str, dict[str, Any]] = {
-    "usual": plugin_of("usual"),
     "with_all": engine("with_all", builds=BUILD.format("good"), probe='return (Problem("no card"),)'),
-    "with_a_command": plugin_of("with_a_command", hook=HOOK + COMMAND.format(name="tape", help="...")),
     "nothing_to_declare": plugin_of(
         "nothing_to_declare", hook="@hookimpl\ndef register_storages(): return ()\n"
     ),
-    "reads_its_own": plugin_of(
-        "reads_its_own",
-        """
-        from importlib import metadata, resources
-        __version__ = metadata.version("llmengine-tape")
-        PINS = resources.files("tape_pins").joinpath("good.txt").read_text()
-        """,
-    ),
-    "much_of_the_library": plugin_of(
-        "much_of_the_library",
+    "reads_its_own_and_imports_much": plugin_of(
+        "reads_its_own_and_imports_much",
         """
         import argparse, asyncio, base64, collections, contextlib, dataclasses, enum, hashlib, json, logging, random
         import re, shutil, socket, subprocess, tempfile, threading, urllib.parse, uuid, warnings
+        from importlib import metadata, resources
+        __version__ = metadata.version("llmengine-tape")
+        PINS = resources.files("tape_pins").joinpath("good.txt").read_text()
         log = logging.getLogger(__name__)
         log.addHandler(logging.NullHandler())
         log.info("here")
         warnings.filterwarnings("ignore", module="tape")
         LOCK = threading.Lock()
         """,
+        hook=HOOK + COMMAND.format(name="tape", help="..."),
+        range="~=0.1",
     ),
-    "compatible_release": plugin_of("compatible_release", range="~=0.1"),
     "url_of_its_own": plugin_of(
         "url_of_its_own",
         objects="""
@@ -75,7 +69,7 @@ def test_ours_keep_theirs(plugin: str) -> None:
 
 
 def test_a_distribution_is_found_by_any_of_its_names() -> None:
-    for name in ("llmengine-localdisk", "llmengine_localdisk", "localdisk", "llmengine_localdisk.plugin"):
+    for name in ("llmengine_localdisk", "llmengine_localdisk.plugin"):
         named: type[PluginContract] = type("Named", (PluginContract,), {"plugin": name})
         named.setup_class()
         try:

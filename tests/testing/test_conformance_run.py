@@ -15,7 +15,8 @@ import pytest
 from tests.testing.hostile import BREAKS, IMPORTS, MEMORY, processes_of
 
 from llmengine_core.testing.conformance.report import Report
-from llmengine_core.testing.conformance.running import Asked, NothingAsked, judge
+from llmengine_core.testing.conformance.running import Asked, judge
+from llmengine_core.testing.verdicts import Verdict
 
 HEAD = """
 from llmengine_core.testing import Contract, Quirk, law
@@ -47,100 +48,103 @@ def contract(name: str, laws: dict[str, str], quirks: str = "{}") -> str:
     return text
 
 
-def judged(tmp_path: Path, source: str, **asked: object) -> Report:
+def judged(folder: Path, source: str) -> Report:
     """The report on an author's own contracts."""
-    file, work = tmp_path / "test_own.py", tmp_path / "work"
+    file, work = folder / "test_own.py", folder / "work"
     file.write_text(IMPORTS + HEAD + source)
     work.mkdir()
-    given = Asked(
+    asked = Asked(
         plugin="llmengine_core.testing.echo",
         kinds=("observer",),
         profile="smoke",
         contracts=str(file),
         memory=MEMORY,
-        **asked,  # type: ignore[arg-type]
     )
     began = time.monotonic()
     try:
-        return asyncio.run(judge(given, work, on_begin=lambda *_: None, on_end=lambda _: None))
+        return asyncio.run(judge(asked, work, on_begin=lambda *_: None, on_end=lambda _: None))
     finally:
         assert time.monotonic() - began < BOUND
         assert processes_of(work) == []
 
 
-def test_laws_that_break_the_process_get_verdicts_and_the_run_goes_on(tmp_path: Path) -> None:
-    """All in one run: each law after one that ended the process is tried in another."""
-    breaks = {name: code for name, (code, _) in BREAKS.items() if name not in ("spins", "kills_its_group")}
-    laws = {
-        "a_holds": "pass",
-        **breaks,
-        "leaves": "import sys\nsys.exit(3)",
-        "forks": "os.fork()",
-        "prints": "print('hello'); os.write(2, b'by number')",
-        "blocks": "time.sleep(3)  # await",
-        "waits": "import asyncio\nawait asyncio.Event().wait()",
-        "z_holds": "pass",
-    }
-    report = judged(tmp_path, contract("Hostile", laws))
-    (found,) = report.contracts
+ENDING = {name: code for name, (code, _) in BREAKS.items() if name not in ("spins", "kills_its_group")}
+HOSTILE = {
+    "a_holds": "pass",
+    **ENDING,
+    "leaves": "import sys\nsys.exit(3)",
+    "forks": "os.fork()",
+    "prints": "print('hello'); os.write(2, b'by number')",
+    "blocks": "time.sleep(3)  # await",
+    "waits": "import asyncio\nawait asyncio.Event().wait()",
+    "z_holds": "pass",
+}
+QUIRKS = '{"test_limps": Quirk("upstream", "https://example.org/1")}'
+
+
+def around(hook: str) -> str:
+    """A contract that ends the process before or after its laws."""
+    source = contract(hook.partition("_")[0], {"holds": "pass"})
+    return f"{source}\n    @classmethod\n    def {hook}(cls): os._exit(7)\n"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Of one run of contracts that do their worst."""
+    sources = [
+        contract("Hostile", HOSTILE),
+        contract("Deadly", {f"law_{number}": "os._exit(7)" for number in range(9)}),
+        around("setup_class"),
+        around("teardown_class"),
+        contract("Known", {"limps": "assert False, 'so'", "walks": "pass"}, QUIRKS),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmengine_core.testing.conformance.running.IN_VAIN", 5)
+        return judged(tmp_path_factory.mktemp("run"), "".join(sources))
+
+
+def of(report: Report, subject: str) -> dict[str, Verdict]:
+    (found,) = [each for each in report.contracts if each.subject == subject]
     verdicts = {each.law.removeprefix("test_"): each for each in found.verdicts}
-    assert len(verdicts) == len(found.verdicts) == len(laws), "one verdict on each law"
+    assert len(verdicts) == len(found.verdicts), "one verdict on each law"
+    return verdicts
+
+
+def test_laws_that_break_the_process_get_verdicts_and_the_run_goes_on(report: Report) -> None:
+    """Each law after one that ended the process is tried in another."""
+    verdicts = of(report, "Hostile")
+    assert verdicts.keys() == HOSTILE.keys()
     good = {name for name, verdict in verdicts.items() if verdict.outcome == "passed"}
     assert good == {"a_holds", "forks", "prints", "z_holds"}
-    for name in breaks:
+    for name in ENDING:
         assert BREAKS[name][1] in verdicts[name].reason
     assert "SystemExit" in verdicts["leaves"].reason
     assert "blocked the event loop" in verdicts["blocks"].reason
     assert "was not over within" in verdicts["waits"].reason
-    assert found.printed == {"test_prints": "by number"}
+    assert report.contracts[0].printed == {"test_prints": "by number"}
     assert not report.holds
 
 
-def test_a_contract_whose_laws_all_end_the_process_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmengine_core.testing.conformance.running.IN_VAIN", 2)
-    laws = {f"law_{number}": "os._exit(7)" for number in range(9)}
-    (found,) = judged(tmp_path, contract("Deadly", laws)).contracts
-    assert [each.outcome for each in found.verdicts] == ["failed"] * 9
-    assert "exit status 7" in found.verdicts[0].reason
-    assert found.verdicts[8].reason.startswith("not tried, since the 2 laws before")
+def test_a_contract_whose_laws_all_end_the_process_is_given_up(report: Report) -> None:
+    reasons = [each.reason for each in of(report, "Deadly").values()]
+    assert len(reasons) == 9
+    assert [("exit status 7" in each) for each in reasons] == [True] * 9
+    assert [each.startswith("not tried, since the 5 laws before") for each in reasons] == [False] * 5 + [
+        True
+    ] * 4
 
 
-@pytest.mark.parametrize(("where", "law"), [("setup_class", "loading"), ("teardown_class", "closing")])
-def test_a_contract_that_breaks_around_its_laws_gets_a_verdict(tmp_path: Path, where: str, law: str) -> None:
-    hook = f"\n    @classmethod\n    def {where}(cls): os._exit(7)\n"
-    (found,) = judged(tmp_path, contract("Odd", {"holds": "pass"}) + hook).contracts
-    reasons = {each.law: each.reason for each in found.verdicts if each.outcome == "failed"}
-    assert len(reasons) == 1
-    assert "exit status 7" in next(iter(reasons.values()))
-    assert law in (*reasons, "loading")
+def test_a_contract_that_can_not_be_begun_or_ended_gets_a_verdict(report: Report) -> None:
+    begun, ended = of(report, "setup"), of(report, "teardown")
+    assert begun["holds"].reason.startswith("before it was tried, it ended the process, with exit status 7")
+    assert ended["holds"].outcome == "passed"
+    assert "exit status 7" in ended["closing"].reason
 
 
-def test_quirks_are_shown_and_fail_nothing(tmp_path: Path) -> None:
-    quirks = '{"test_limps": Quirk("upstream", "https://example.org/1")}'
-    source = contract("Known", {"limps": "assert False, 'so'", "walks": "pass"}, quirks)
-    report = judged(tmp_path, source)
-    assert report.holds
-    assert report.summary == {"passed": 1, "failed": 0, "quirk": 1, "not applicable": 0}
-    assert report.contracts[0].verdicts[0].reason == "upstream https://example.org/1"
-
-
-def test_only_the_laws_that_are_asked_for_are_tried(tmp_path: Path) -> None:
-    source = contract("One", {"holds": "pass", "other": "assert False, 'no'"}) + contract(
-        "Two", {"third": "pass"}
-    )
-    report = judged(tmp_path, source, laws=("test_holds",))
-    assert [(each.subject, [verdict.law for verdict in each.verdicts]) for each in report.contracts] == [
-        ("One", ["test_holds"])
-    ]
-
-
-def test_a_law_that_there_is_not_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        NothingAsked, match="no contract here has the law 'test_hold'; did you mean test_holds"
-    ):
-        judged(tmp_path, contract("One", {"holds": "pass"}), laws=("test_hold",))
+def test_quirks_are_shown_and_fail_nothing(report: Report) -> None:
+    known = of(report, "Known")
+    assert known["limps"].reason == "upstream https://example.org/1"
+    assert {name: each.outcome for name, each in known.items()} == {"limps": "quirk", "walks": "passed"}
 
 
 def test_a_file_that_breaks_as_it_is_imported_is_told(tmp_path: Path) -> None:
