@@ -22,8 +22,8 @@ HEAD = """\
 
 What the [contract kit](testing.md) holds plugins to. A law is a test that a class inherits; its name is the test's id,
 and does not change. `core` is what everything of a kind must do. Any other level is a capability: its laws apply where
-that is declared. The rules are those of the API's contract that the law stands for. [These mutants](mutants.md) show
-that each law catches something.
+that is declared. The rules are those of [the API](promises.md) that the law stands for. [These mutants](mutants.md)
+show that each law catches something.
 
 A profile says how thorough a run is; `LLMENGINE_CONFORMANCE_PROFILE` names it. What is reached first ends a law;
 its weight scales both, and one example is always tried to its end.
