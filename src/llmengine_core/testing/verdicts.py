@@ -35,6 +35,8 @@ class Verdict:
     seconds: float
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the law measured, by name: "size, bytes"."""
+    printed: str = ""
+    """What was printed meanwhile: a finding, no failure."""
 
 
 def run_contract(
@@ -61,10 +63,11 @@ def run_law(contract: type[Contract], name: str) -> Verdict:
     each = contract.laws()[name]
     contract.figures = {}
     began = time.monotonic()
+    printed = io.StringIO()
     outcome: Outcome = "passed"
     reason = ""
     try:
-        with redirect_stdout(io.StringIO()):  # Hypothesis prints what it finds, and so may what is judged
+        with redirect_stdout(printed):  # Hypothesis prints what it finds, and so may what is judged
             getattr(contract(), name)()
     except KnownQuirk as error:
         outcome, reason = "quirk", str(error)
@@ -75,7 +78,8 @@ def run_law(contract: type[Contract], name: str) -> Verdict:
     except BaseException as error:
         outcome, reason = "failed", told(error)
     seconds = time.monotonic() - began
-    return Verdict(name, each.level, each.rules, outcome, reason, seconds, dict(contract.figures))
+    said = printed.getvalue()[:LONGEST] if outcome == "passed" else ""  # else it is Hypothesis's
+    return Verdict(name, each.level, each.rules, outcome, reason, seconds, dict(contract.figures), said)
 
 
 def closing(contract: type[Contract]) -> Verdict | None:

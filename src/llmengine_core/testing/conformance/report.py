@@ -24,8 +24,6 @@ class Judged:
     verdicts: tuple[Verdict, ...]
     summaries: Mapping[str, str] = field(default_factory=dict)
     """What each law promises, by its name."""
-    printed: Mapping[str, str] = field(default_factory=dict)
-    """What was printed meanwhile, by the law's name: a finding, no failure."""
 
     def levels(self) -> dict[str, dict[str, int]]:
         """How many laws of each level came to which end; the core first."""
@@ -100,9 +98,10 @@ def text(report: Report) -> Iterator[str]:
             if verdict.outcome == "failed":
                 yield f"  FAILED  {verdict.law}: {judged.summaries.get(verdict.law, '')}".rstrip(": ")
                 yield from (f"          {line}" for line in verdict.reason.splitlines())
-        for law, printed in judged.printed.items():
-            first = printed.strip().partition("\n")[0]
-            yield f"  printed {law}: {first[:200]!r}"
+        for verdict in judged.verdicts:
+            if verdict.printed:
+                first = verdict.printed.strip().partition("\n")[0]
+                yield f"  printed {verdict.law}: {first[:200]!r}"
     yield ""
     totals = ", ".join(f"{count} {outcome}" for outcome, count in report.summary.items())
     yield f"{totals} in {report.duration:.1f} s"
@@ -154,7 +153,7 @@ def _verdict(judged: Judged, verdict: Verdict) -> dict[str, Any]:
         "reason": verdict.reason,
         "seconds": round(verdict.seconds, 3),
         "figures": dict(verdict.figures),
-        "printed": judged.printed.get(verdict.law, ""),
+        "printed": verdict.printed,
     }
 
 

@@ -31,6 +31,8 @@ IN_VAIN = 6
 """Processes in a row that ended before a first verdict, after which a contract's other laws aren't tried."""
 WASTED = 300.0
 """Seconds that such processes may take together."""
+EXAMPLES = "HYPOTHESIS_STORAGE_DIRECTORY"
+"""Says where Hypothesis keeps what failed; elsewhere it would be in the folder that the command is given in."""
 ALTOGETHER = {"smoke": 45.0}
 """Seconds after which laws try one example alone, by profile."""
 MANY_LAWS = 12.0
@@ -189,7 +191,11 @@ class Run:
     def _child(self, program: str, order: dict[str, Any]) -> Watched:
         self._children += 1
         common = {"seconds": self.asked.seconds, "contracts": self.asked.contracts}
-        env = {PROFILE_VARIABLE: self.asked.profile, "TMPDIR": str(self._work)}
+        env = {
+            PROFILE_VARIABLE: self.asked.profile,
+            "TMPDIR": str(self._work),
+            EXAMPLES: str(self._work / "examples"),
+        }
         output = self._work / f"output-{self._children}"
         return Watched(program, common | order, output, env=env, memory=self.asked.memory)
 
@@ -201,7 +207,6 @@ class Trial:
         self.subject = subject
         self.laws: Sequence[dict[str, Any]] = ()
         self.verdicts: list[Verdict] = []
-        self.printed: dict[str, str] = {}
         self.finished = False
         self._begun: str | None = None
         self._since = 0.0
@@ -222,8 +227,6 @@ class Trial:
             verdict = Verdict(**{**told["verdict"], "rules": tuple(told["verdict"]["rules"])})
             self.verdicts.append(verdict)
             self._begun = None
-            if told["printed"].strip():
-                self.printed[verdict.law] = told["printed"]
 
     def end(self, reason: str) -> None:
         """The process came to a bad end: so did the law that it was at."""
@@ -250,9 +253,7 @@ class Trial:
         """What came of it."""
         summaries = {each["name"]: each["summary"] for each in self.laws}
         subject = self.subject
-        return Judged(
-            subject.kind, subject.subject, subject.contract, tuple(self.verdicts), summaries, self.printed
-        )
+        return Judged(subject.kind, subject.subject, subject.contract, tuple(self.verdicts), summaries)
 
     def _fail(self, law: str, reason: str) -> None:
         known: dict[str, Any] = {"level": CORE, "rules": ()}

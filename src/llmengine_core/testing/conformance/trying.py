@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from llmengine_core.testing.conformance.channel import Channel
@@ -37,11 +37,11 @@ def main() -> None:
             hurry(max(0.0, end - time.monotonic()) / (len(rest) - done))
         channel.begin("law", bound(contract, laws[name], current()), law=name)
         verdict = run_law(contract, name)
-        channel.tell(verdict=asdict(verdict), printed=channel.printed())
+        channel.tell(verdict=asdict(replace(verdict, printed=verdict.printed + channel.printed())))
     channel.begin("closing", CLOSING * contract.patience + order["seconds"])
     last = closing(contract)
     if last is not None:
-        channel.tell(verdict=asdict(last), printed=channel.printed())
+        channel.tell(verdict=asdict(replace(last, printed=channel.printed())))
     channel.close()
 
 
