@@ -129,6 +129,9 @@ class CompletionStream:
         if not self._over:  # dropped: the generator's own end is seen to by the loop
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._pool.let_go, self._adapter)
+                self._loop.call_soon_threadsafe(self._watch.close)
+                if self._finish is not None:
+                    self._loop.call_soon_threadsafe(self._finish, None, None)
 
     async def aclose(self) -> None:
         """End the work. Idempotent."""
