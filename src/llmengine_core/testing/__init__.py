@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmengine_core.testing.contracts.engine import EngineContract
     from llmengine_core.testing.contracts.guided import GuidedDecoderContract
     from llmengine_core.testing.contracts.lifecycle import BackendLifecycleContract
     from llmengine_core.testing.contracts.observer import ObserverContract
@@ -39,6 +40,7 @@ __all__ = [
     "BackendContract",
     "BackendLifecycleContract",
     "Contract",
+    "EngineContract",
     "GuidedDecoderContract",
     "ObserverContract",
     "PluginContract",
@@ -58,6 +60,7 @@ _HOMES = {
     "BackendContract": "contracts.sessions",
     "BackendLifecycleContract": "contracts.lifecycle",
     "Contract": "laws",
+    "EngineContract": "contracts.engine",
     "GuidedDecoderContract": "contracts.guided",
     "ObserverContract": "contracts.observer",
     "PluginContract": "contracts.plugin",
