@@ -22,7 +22,7 @@ class PacedToy(ToySession):
     """Takes a moment for each token, holds a slot while it works, and never ends by itself."""
 
     seconds_per_token: ClassVar[float] = 0.001
-    seconds_per_prompt_token: ClassVar[float] = 0.0005
+    seconds_per_prompt_token: ClassVar[float] = 0.0
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -78,9 +78,14 @@ class PacedToy(ToySession):
 
 
 class PacedContract(ToyContract):
-    """Of a paced toy, judged in as little time as its pace allows."""
+    """Of a paced toy."""
 
     subject = "a slow toy"
     session_type = PacedToy
+
+
+class HastyContract(PacedContract):
+    """Of a paced toy that is wrong: it is waited for as briefly as its pace allows."""
+
     returns_within = 0.5
     settles_within = 0.8

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from tests.contract.mutants import Mutant
-from tests.contract.paced import PacedContract, PacedToy
+from tests.contract.paced import HastyContract, PacedToy
 
 from llmengine_core.deadlines import Watch
 from llmengine_core.errors import RequestTimeoutError, ServerError
@@ -185,6 +185,8 @@ class CancellingStopsAll(PacedToy):
 class ReadsPromptsToTheEnd(PacedToy):
     """Gives control back at once, and the slot once the prompt was read."""
 
+    seconds_per_prompt_token = 0.0005
+
     async def generate(self, request: GenerationRequest) -> Chunks:
         await self.slots.acquire()
         reading = asyncio.create_task(self.read_prompt(request))
@@ -339,7 +341,7 @@ def mutant(
     session: type[ToySession], name: str, bug: str, *killers: str, shipped: str = "", **more: Any
 ) -> Mutant:
     about = {"subject": name, "session_type": session, **more}
-    return Mutant(name, bug, type(session.__name__, (PacedContract,), about), killers, shipped)
+    return Mutant(name, bug, type(session.__name__, (HastyContract,), about), killers, shipped)
 
 
 MUTANTS: list[Mutant] = [

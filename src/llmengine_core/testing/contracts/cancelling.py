@@ -34,8 +34,7 @@ class CancellingLaws(AgreementGround):
         for pulled in self.in_time((1, 0, 2, 5)):
             async with self.held() as begin:
                 stream = begin(await self.lengthy(pulled))
-                for _ in range(pulled):
-                    await stream.begin(self.moment)
+                await stream.begin(self.moment, pulled)
                 await stream.close(self.control)
                 await stream.close(self.control)  # a second time does nothing
                 later = await within(self.control, anext(stream.chunks, None), f"asking {stream} on")
@@ -62,8 +61,7 @@ class CancellingLaws(AgreementGround):
         """What comes out of a stream that is cancelled while somebody waits; None where it never waits."""
         async with self.held() as begin:
             stream = begin(asked)
-            for _ in range(pulled):
-                await stream.begin(self.moment)
+            await stream.begin(self.moment, pulled)
             while not stream.over:
                 read = len(stream.read)
                 came = await stream.interrupt(self.control)
@@ -196,7 +194,9 @@ class CancellingLaws(AgreementGround):
         """Streams beside one that is given up get the whole answers that they get alone."""
         if self.slots < 2:
             raise NotApplicable("it works on one request at a time")
-        asked = request("The capital of France is", max_tokens=self.modest(12, 2), **self.comparable)
+        asked = await self.fitted(
+            request("The capital of France is", max_tokens=self.modest(12, 2), **self.comparable)
+        )
         alone = await ask(self.session, asked)
         for cancelled in self.in_time((False, True)):
             async with self.held() as begin:
@@ -213,7 +213,9 @@ class CancellingLaws(AgreementGround):
     @law("C10", level="cancels_prefill")
     async def test_c10_a_prompt_can_be_given_up_while_it_is_read(self) -> None:
         """Requests given up while their long prompts are read free their slots, and their neighbours are well."""
-        asked = request("The capital of France is", max_tokens=self.modest(12, 2), **self.comparable)
+        asked = await self.fitted(
+            request("The capital of France is", max_tokens=self.modest(12, 2), **self.comparable)
+        )
         alone = await ask(self.session, asked)
         prompts = await self._long_prompts(self.slots)
         if self.slots > 1:

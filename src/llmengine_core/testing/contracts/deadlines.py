@@ -27,7 +27,7 @@ class DeadlineLaws(AgreementGround):
         """A request whose deadline has passed raises RequestTimeoutError, before any text."""
         for ago in (0.001, 1.0, 3600.0):
             async with self.held() as begin:
-                stream = begin(request("Once upon a time", max_tokens=4, deadline=time.monotonic() - ago))
+                stream = begin(self.brief(tokens=4, deadline=time.monotonic() - ago))
                 error = await self._end_of(stream, self.allowed(1))
                 assert isinstance(error, RequestTimeoutError), (
                     f"a request whose deadline was {ago:g} s ago got {error!r}; a RequestTimeoutError is promised"

@@ -153,7 +153,7 @@ class BackendLifecycleContract(LifecycleGround):
             before = await asyncio.to_thread(descendants)
             async with self.started(runtime) as member:
                 self.needs_a_process(member)
-                asked = self.telling()
+                asked = await self.telling(member.session)
                 whole = await ask(member.session, asked)
                 async with self.held(member.session) as begin:
                     streams = [begin(asked), begin(asked)]
@@ -206,10 +206,10 @@ class BackendLifecycleContract(LifecycleGround):
             before = await asyncio.to_thread(descendants)
             async with self.started(runtime) as member:
                 self.needs_a_process(member)
-                first = await ask(member.session, self.telling())
+                first = await ask(member.session, await self.telling(member.session))
                 await self.kill(before)
             async with self.started(runtime) as member:
-                second = await ask(member.session, self.telling())
+                second = await ask(member.session, await self.telling(member.session))
         assert first.text == second.text, (
             f"an engine answered {first.text!r} before it was killed, and the one in its place {second.text!r}"
         )
@@ -218,20 +218,21 @@ class BackendLifecycleContract(LifecycleGround):
     async def test_replicas_know_nothing_of_each_other(self) -> None:
         """Of two replicas one is killed or closed while both answer: the other goes on as if alone."""
         async with self.runtime() as runtime, self.started(runtime) as one:
-            alone = await ask(one.session, self.telling())
+            asked = await self.telling(one.session)
+            alone = await ask(one.session, asked)
             before = await asyncio.to_thread(descendants)
             async with (
                 self.started(runtime) as other,
                 self.held(one.session) as begin,
                 self.held(other.session) as too,
             ):
-                stream, ended = begin(self.telling()), too(self.telling())
+                stream, ended = begin(asked), too(asked)
                 await asyncio.gather(stream.begin(self.moment), ended.begin(self.moment))
                 if other.replica is not None and await self.processes(before):
                     await self.kill(before)
                 else:
                     await other.session.aclose()
-                rest = stream.rest(self.allowed(self.telling().sampling.max_tokens, 2))
+                rest = stream.rest(self.allowed(asked.sampling.max_tokens, 2))
                 ending = _outcome(self.ends_within, ended.rest(self.ends_within), "reading what was ended")
                 answer, _ = await asyncio.gather(rest, ending)  # so that its session hears of it
         seen = [(each.text, each.finish_reason, each.usage) for each in (alone, answer)]

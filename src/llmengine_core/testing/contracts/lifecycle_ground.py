@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from llmengine_core.interfaces.backend import Backend
+from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.interfaces.runtime import Runtime
 from llmengine_core.members import Member, launch
 from llmengine_core.testing.answers import Answer, ask, request
@@ -22,7 +22,7 @@ from llmengine_core.testing.contracts.streams import StreamGround
 from llmengine_core.testing.laws import NotApplicable
 from llmengine_core.testing.leaks import descendants, grown, holdings
 from llmengine_core.testing.opening import deployed
-from llmengine_core.types.generation import GenerationRequest
+from llmengine_core.types.generation import GenerationRequest, Text
 from llmengine_core.types.launch import Deployment
 from llmengine_core.types.models import ModelSpec
 
@@ -155,9 +155,13 @@ class LifecycleGround(StreamGround, BackendGround):
         for pid in engines or started:
             os.kill(pid, signal.SIGKILL)
 
-    def telling(self) -> GenerationRequest:
+    async def telling(self, session: Session) -> GenerationRequest:
         """A request whose answer is long enough to be killed in."""
-        return request("Once upon a time", max_tokens=self.modest(TOKENS, 2))
+        prompt = Text("Once upon a time")
+        room = session.facts.context_length - await session.count_tokens(prompt)
+        if room < 1:
+            prompt, room = Text("A"), 1
+        return request(prompt, max_tokens=min(room, self.modest(TOKENS, 2)))
 
     async def unreadable(self, folder: Path) -> dict[str, Deployment]:
         """Deployments that can't be started, by what is wrong with them."""

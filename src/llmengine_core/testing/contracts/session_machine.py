@@ -10,12 +10,15 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from llmengine_core.testing.contracts.agreement import AgreementGround
 from llmengine_core.testing.contracts.session_program import Failure, SessionProgram
-from llmengine_core.testing.laws import law
+from llmengine_core.testing.laws import NotApplicable, law
+from llmengine_core.testing.portal import Keeper
 from llmengine_core.testing.profiles import current
 
 __all__ = ["ProgramLaws"]
 
 WEIGHT = 0.6
+CHEAP = 0.3
+"""Seconds that opening a session of a program's own may take; where it takes longer, programs share one."""
 SHRINKING = 0.3
 """Of the time that making a failing example small may take: programs become small soon."""
 
@@ -29,6 +32,7 @@ class ProgramLaws(AgreementGround):
         profile = current()
         self.given  # noqa: B018 - opened here, so that its time isn't the law's
         self.portal().run(self.prepare(), seconds=self.patience, what="asking the session")
+        cheap = self._another_is_cheap()
         failures: list[Failure] = []
         end = time.monotonic() + profile.seconds
 
@@ -36,7 +40,7 @@ class ProgramLaws(AgreementGround):
             ground = self
             found = failures
             known: ClassVar = {}
-            opening: ClassVar = []
+            own = cheap
 
             def wanted(self) -> bool:
                 limit = end if not failures else failures[0].at + profile.shrinking * SHRINKING
@@ -60,6 +64,18 @@ class ProgramLaws(AgreementGround):
             raised = AssertionError(shortest.said)
             raised.add_note("the program that shows it:\n" + shortest.program)
             raise raised from (error if isinstance(error, AssertionError) else None)
+
+    def _another_is_cheap(self) -> bool:
+        """Whether each program can have a session of its own."""
+        keeper = Keeper(self.portal(), self.another)
+        began = time.monotonic()
+        try:
+            keeper.enter(self.patience)
+        except NotApplicable:
+            return False
+        took = time.monotonic() - began
+        keeper.leave(self.patience)
+        return took < CHEAP
 
 
 def _run(program: Any, bounds: settings) -> None:

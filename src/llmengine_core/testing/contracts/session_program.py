@@ -31,8 +31,8 @@ from llmengine_core.testing.answers import ask, request
 
 async def program(session):  # and another() gives a new one
 """
-CHEAP = 0.3
-"""Seconds that opening a session of a program's own may take; where it takes longer, programs share one."""
+LEAST = 8
+"""Steps of a program that are carried out, however long they take."""
 LOADS = 3
 """Most times that an adapter is loaded in one program."""
 LIVE = 4
@@ -51,15 +51,16 @@ class Failure:
 class SessionProgram(RuleBasedStateMachine):
     """Streams by name on one session. The model: what each request is answered alone.
 
-    A program that there is no time for any more does nothing.
+    Which steps there may be next depends on the steps so far alone, never on how they went or how long they took: a
+    program that there is no time for any more goes through the same steps, and does nothing.
     """
 
     ground: ClassVar[AgreementGround]
     found: ClassVar[list[Failure]]
     known: ClassVar[dict[GenerationRequest, Answer]]
     """Answers alone, of the shared session."""
-    opening: ClassVar[list[float]]
-    """Seconds that sessions of the programs' own took to open."""
+    own: ClassVar[bool]
+    """Whether each program has a session of its own."""
 
     def wanted(self) -> bool:
         """Whether there is time for another program."""
@@ -70,7 +71,10 @@ class SessionProgram(RuleBasedStateMachine):
         self.idle = not self.wanted()
         self.lines: list[str] = []
         self.asked: list[GenerationRequest] = []
+        self.open: list[str] = []
+        """Streams that no step has ended; what they have come to isn't known to the model."""
         self.streams: dict[str, Stream] = {}
+        self.adapter_of: dict[str, str | None] = {}
         self.strayed: set[str] = set()
         """Streams that took another way at a near tie."""
         self.loaded: set[str] = set()
@@ -85,6 +89,8 @@ class SessionProgram(RuleBasedStateMachine):
 
     def step(self, line: str, work: Coroutine[Any, Any, None]) -> None:
         """Carry out a step, and write it down."""
+        if len(self.lines) >= LEAST and not self.wanted():
+            self.idle = True
         if self.idle:
             work.close()
             return
@@ -98,9 +104,9 @@ class SessionProgram(RuleBasedStateMachine):
             self.found.append(Failure(HEAD + "".join(f"    {each}\n" for each in self.lines), said))
             raise AssertionError(said) from error
 
-    def live(self) -> list[str]:
-        """Streams that have not ended."""
-        return [name for name, stream in self.streams.items() if not stream.over]
+    def gone(self, name: str) -> None:
+        """Forget a stream that this step ends."""
+        self.open.remove(name)
 
     # -- the steps
 
@@ -109,11 +115,10 @@ class SessionProgram(RuleBasedStateMachine):
     )
     def think_of_requests(self, prompts: list[str], tokens: int) -> None:
         """Draw the requests of this program; what each is answered alone is asked before it begins."""
-        if self.idle:
-            return
-        self.ground.portal().run(
-            self._think(prompts, tokens), seconds=self.ground.patience, what="asking alone"
-        )
+        self.asked = [request(each, max_tokens=tokens) for each in prompts]
+        if not self.idle:
+            thinking = self._think(prompts, tokens)
+            self.ground.portal().run(thinking, seconds=self.ground.patience, what="asking alone")
 
     async def _think(self, prompts: list[str], tokens: int) -> None:
         most = self.ground.modest(tokens, 2 * len(prompts))
@@ -139,7 +144,7 @@ class SessionProgram(RuleBasedStateMachine):
             await shared.unload_adapter(name)
 
     @precondition(
-        lambda self: self.asked and len(self.live()) < min(LIVE, self.ground.slots) and not self.closed
+        lambda self: self.asked and len(self.open) < min(LIVE, self.ground.slots) and not self.closed
     )
     @rule(which=st.integers(0, 2), adapter=st.integers(0, 2), chunks=st.integers(0, 2))
     def start(self, which: int, adapter: int, chunks: int) -> None:
@@ -149,6 +154,8 @@ class SessionProgram(RuleBasedStateMachine):
             asked = replace(asked, adapter=sorted(self.loaded)[adapter % len(self.loaded)])
         self.begun += 1
         name = f"s{self.begun}"
+        self.open.append(name)
+        self.adapter_of[name] = asked.adapter
         text = asked.prompt.text if isinstance(asked.prompt, Text) else ""
         given = "".join(f", {key}={value!r}" for key, value in self.ground.comparable.items())
         if asked.adapter is not None:
@@ -162,7 +169,7 @@ class SessionProgram(RuleBasedStateMachine):
     async def _start(self, name: str, asked: GenerationRequest) -> None:
         self.streams[name] = Stream(self.session, asked)
 
-    @precondition(lambda self: self.live())
+    @precondition(lambda self: self.open)
     @rule(which=st.integers(0, LIVE - 1), chunks=st.integers(1, 3))
     def pull(self, which: int, chunks: int) -> None:
         """Read some chunks."""
@@ -170,19 +177,21 @@ class SessionProgram(RuleBasedStateMachine):
 
     def _pull_some(self, name: str, chunks: int) -> None:
         for _ in range(chunks):
-            if not self.streams[name].over:
-                self.step(f"await anext({name}, None)", self._pull(name))
+            self.step(f"await anext({name}, None)", self._pull(name))
 
     async def _pull(self, name: str) -> None:
         stream = self.streams[name]
+        if stream.over:
+            return
         await stream.pull(self.ground.allowed(stream.asked.sampling.max_tokens, LIVE))
         self._judge(name)
 
-    @precondition(lambda self: self.live())
+    @precondition(lambda self: self.open)
     @rule(which=st.integers(0, LIVE - 1))
     def finish(self, which: int) -> None:
         """Read a stream to its end."""
         name = self._one(which)
+        self.gone(name)
         self.step(f"async for _ in {name}: pass", self._finish(name))
 
     async def _finish(self, name: str) -> None:
@@ -190,33 +199,39 @@ class SessionProgram(RuleBasedStateMachine):
         await stream.rest(self.ground.allowed(stream.asked.sampling.max_tokens, LIVE))
         self._judge(name)
 
-    @precondition(lambda self: self.live())
+    @precondition(lambda self: self.open)
     @rule(which=st.integers(0, LIVE - 1))
     def close(self, which: int) -> None:
         """Close a stream, however far it was read."""
         name = self._one(which)
-        self.step(f"await {name}.aclose()", self.streams[name].close(self.ground.control))
+        self.gone(name)
+        self.step(f"await {name}.aclose()", self._give_up(name))
 
-    @precondition(lambda self: self.live())
+    async def _give_up(self, name: str) -> None:
+        await self.streams[name].close(self.ground.control)
+
+    @precondition(lambda self: self.open)
     @rule(which=st.integers(0, LIVE - 1))
     def cancel(self, which: int) -> None:
         """Cancel the task that waits for a chunk; the chunk may be there already."""
         name = self._one(which)
+        self.gone(name)
         self.step(
-            f"t = asyncio.ensure_future(anext({name})); await asyncio.sleep(0); t.cancel(); await asyncio.wait([t])",
+            f"t = asyncio.ensure_future(anext({name})); await asyncio.sleep(0); t.cancel(); await asyncio.wait([t]); "
+            f"await {name}.aclose()",
             self._cancel(name),
         )
 
     async def _cancel(self, name: str) -> None:
         stream = self.streams[name]
-        came = await stream.interrupt(self.ground.control)
-        if isinstance(came, Exception):
-            raise came
-        self._judge(name, given_up=not stream.finished)
-        if stream.over and not stream.finished:
-            await stream.close(self.ground.control)
+        if not stream.over:
+            came = await stream.interrupt(self.ground.control)
+            if isinstance(came, Exception):
+                raise came
+            self._judge(name, given_up=not stream.finished)
+        await stream.close(self.ground.control)
 
-    @precondition(lambda self: self.live() and not self.closed)
+    @precondition(lambda self: self.open and not self.closed)
     @rule(which=st.integers(0, 2))
     def count(self, which: int) -> None:
         """Count a prompt's tokens."""
@@ -240,7 +255,10 @@ class SessionProgram(RuleBasedStateMachine):
         path = self.ground.adapters[name]
         self.loaded.add(name)
         self.loads += 1
-        self.step(f"await session.load_adapter({name!r}, {path!r})", self.session.load_adapter(name, path))
+        self.step(f"await session.load_adapter({name!r}, {path!r})", self._load(name, path))
+
+    async def _load(self, name: str, path: str) -> None:
+        await self.session.load_adapter(name, path)
 
     @precondition(lambda self: self._unused())
     @rule(which=st.integers(0, 1))
@@ -249,20 +267,26 @@ class SessionProgram(RuleBasedStateMachine):
         unused = self._unused()
         name = unused[which % len(unused)]
         self.loaded.discard(name)
-        self.step(f"await session.unload_adapter({name!r})", self.session.unload_adapter(name))
+        self.step(f"await session.unload_adapter({name!r})", self._unload(name))
 
-    @precondition(lambda self: self.keeper is not None and self.live() and not self.closings)
+    async def _unload(self, name: str) -> None:
+        await self.session.unload_adapter(name)
+
+    @precondition(lambda self: self.own and self.open and not self.closings)
     @rule()
     def close_the_session(self) -> None:
         """Close a session of the program's own, under its streams."""
         self.closed = True
         self.closings += 1
+        self.open.clear()
+        self.loaded.clear()
         self.step("await session.aclose()", self._close())
 
     async def _close(self) -> None:
         await within(self.ground.settles_within, self.session.aclose(), "closing the session")
-        for name in self.live():
-            stream = self.streams[name]
+        for name, stream in self.streams.items():
+            if stream.over:
+                continue
             begun = bool(stream.read)
             try:
                 await stream.rest(self.ground.settles_within)
@@ -284,27 +308,14 @@ class SessionProgram(RuleBasedStateMachine):
         await self._open()
 
     async def _open(self) -> None:
-        """Open a session of this program's own, where that is cheap."""
-        if self.opening and max(self.opening) > CHEAP:
-            return
-        began = time.monotonic()
-        keeper = Keeper(self.ground.portal(), self.ground.another)
-        try:
-            self.session = await asyncio.to_thread(keeper.enter, self.ground.patience)
-        except NotApplicable:
-            self.opening.append(float("inf"))
-            return
-        self.keeper = keeper
-        self.opening.append(time.monotonic() - began)
-
-    @precondition(lambda self: self.idle)
-    @rule()
-    def rest(self) -> None:
-        """Do nothing any more."""
+        """Open a session of this program's own."""
+        if self.own:
+            self.keeper = Keeper(self.ground.portal(), self.ground.another)
+            self.session = await asyncio.to_thread(self.keeper.enter, self.ground.patience)
 
     def teardown(self) -> None:
         """Be rid of what is left."""
-        if self.idle:
+        if not self.streams and self.keeper is None and not self.loaded:
             return
         with suppress(Exception):
             self.ground.portal().run(self._end(), seconds=self.ground.patience, what="ending a program")
@@ -314,9 +325,8 @@ class SessionProgram(RuleBasedStateMachine):
         if ends:
             await asyncio.wait(ends, timeout=self.ground.control)
         self.streams.clear()
-        loaded, self.loaded = self.loaded, set()
         if self.keeper is None:
-            for name in loaded:
+            for name in self.loaded:
                 await self.session.unload_adapter(name)
         else:
             keeper, self.keeper = self.keeper, None
@@ -335,12 +345,11 @@ class SessionProgram(RuleBasedStateMachine):
 
     def _unused(self) -> list[str]:
         """Adapters that can be unloaded."""
-        used = {self.streams[name].asked.adapter for name in self.live()}
+        used = {self.adapter_of[name] for name in self.open}
         return [] if self.closed else sorted(self.loaded - used)
 
     def _one(self, which: int) -> str:
-        live = self.live()
-        return live[which % len(live)]
+        return self.open[which % len(self.open)]
 
     # -- the model
 

@@ -21,6 +21,8 @@ LENGTHY = ("Once upon a time", "1, 2, 3, 4, 5, 6,", "The history of the world is
 """Beginnings that most models go on with for long."""
 LONGEST = 4096
 """Tokens that are asked for where an answer should not end by itself."""
+MOMENT = 0.3
+"""Seconds that a first chunk may take besides its tokens' own time."""
 SLOTS = 4
 """Requests at once where a session has no limit of its own."""
 MOST_SLOTS = 8
@@ -71,10 +73,12 @@ class Stream:
         chunk: GenerationChunk | None = told.result()
         return chunk
 
-    async def begin(self, seconds: float) -> None:
-        """Wait for a chunk, but no longer than this: a session may hold text back."""
+    async def begin(self, seconds: float, chunks: int = 1) -> None:
+        """Wait for some chunks, but for each no longer than this: a session may hold text back."""
         with suppress(Late):
-            await self.pull(seconds)
+            for _ in range(chunks):
+                if not self.over:
+                    await self.pull(seconds)
 
     async def rest(self, seconds: float) -> Answer:
         """The whole answer, read to its end."""
@@ -226,7 +230,7 @@ class StreamGround(SessionGround):
     @property
     def moment(self) -> float:
         """Seconds in which most sessions give a first chunk; those that hold text back don't."""
-        return min(AFFORDABLE, self.settles_within)
+        return min(AFFORDABLE, self.settles_within, MOMENT + 20 * self.pace)
 
     @property
     def control(self) -> float:
