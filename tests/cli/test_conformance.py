@@ -125,6 +125,11 @@ def test_the_table_is_markdown() -> None:
         (["sqlite", "--kind", "storage"], "sqlite declares nothing of the kind storage"),
         (["sqlite", "--law", "test_import_is_quik"], "did you mean test_import_is_quick"),
         (["sqlite", "--contracts", "gone.py"], "'gone.py' is no file"),
+        (
+            ["sqlite", "--contracts", "no.such.module"],
+            "'no.such.module' can't be imported: ModuleNotFoundError",
+        ),
+        (["sqlite", "--contracts", "json"], "'json' has no contract"),
         (["sqlite", "--kind", "gpu"], "'gpu' is not one of"),
         (["sqlite", "--profile", "fast"], "'fast' is not one of"),
     ],

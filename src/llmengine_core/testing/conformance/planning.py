@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.explanation import resolution_error
 from llmengine_core.inspection import inspect
-from llmengine_core.plugins import Plugin
+from llmengine_core.plugins import Plugin, describe_error
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.settings import Settings, load_settings
@@ -64,13 +64,13 @@ def main() -> None:
     channel.begin("plan", order["seconds"])
     try:
         plan = Plan(order)
+        subjects = [*plan.subjects()]
+        if order["laws"]:
+            subjects = [_with_laws(each, order["contracts"]) for each in subjects]
     except LookupError as error:
         channel.tell(missing=str(error))
         channel.close()
         return
-    subjects = [*plan.subjects()]
-    if order["laws"]:
-        subjects = [_with_laws(each, order["contracts"]) for each in subjects]
     channel.tell(
         name=plan.name,
         distribution=plan.distribution,
@@ -107,7 +107,7 @@ class Plan:
         )
 
     def _all(self) -> Iterator[Subject]:
-        own = [*of_file(self.order["contracts"])] if self.order["contracts"] else []
+        own = _own(self.order["contracts"]) if self.order["contracts"] else []
         if not any(each.kind == "plugin" for each in own):
             yield of_plugin(self.order["plugin"], self.order["url"])
         if own:
@@ -188,6 +188,17 @@ class Plan:
             f"there is no model here to judge {info.name!r} on. Mend: name one that it can serve (--model), or a "
             f"checkpoint (--checkpoint-path). What was tried:\n{tried}"
         )
+
+
+def _own(source: str) -> list[Subject]:
+    """An author's contracts. Raises ``LookupError`` where there are none to be had."""
+    try:
+        found = [*of_file(source)]
+    except Exception as error:
+        raise LookupError(f"the contracts {source!r} can't be imported: {describe_error(error)}") from None
+    if not found:
+        raise LookupError(f"{source!r} has no contract: no class that inherits one of llmengine_core.testing")
+    return found
 
 
 def _size(card: ModelCard) -> tuple[int, str]:

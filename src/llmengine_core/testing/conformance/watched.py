@@ -21,7 +21,7 @@ from llmengine_core.types.launch import Exit
 
 __all__ = ["MOST_MEMORY", "Ended", "Watched", "search_path"]
 
-MOST_MEMORY = 4 << 30
+MOST_MEMORY = min(4 << 30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 """Bytes that a plugin may take in our process; engines have processes of their own."""
 MOST_PRINTED = 64 << 20
 """Bytes."""
