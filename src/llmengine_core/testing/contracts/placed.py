@@ -119,6 +119,7 @@ class PlacedGround(Contract):
     @contextmanager
     def somewhere(self) -> Iterator[Place]:
         """A fresh URL, for laws that aren't async."""
+        self.given  # noqa: B018 - imported here: on the loop that would block
         above = Path(tempfile.mkdtemp(prefix="contract-"))
         try:
             folder = above / "own"

@@ -124,7 +124,8 @@ class BreakingLaws(StorageGround):
                     await _only_old(each, before_is=alike(await each.head("old"), before))
             finally:
                 go.set()
-            await putting
+                await asyncio.wait([putting])
+            putting.result()
             for key in ("old", "new"):
                 size = len(await content(other, key))
                 assert size == 3 * MIB + 1, f"an object of {3 * MIB + 1} bytes has {size}"

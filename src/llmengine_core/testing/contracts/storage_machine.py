@@ -173,7 +173,7 @@ class PutIf:
 
     async def run(self, model: Model) -> None:
         known = model.metas.get(self.key)
-        if known is not None and known.etag is None:
+        if not model.etags:
             return  # a storage without etags has nothing to match
         etag = ["another", *model.seen.get(self.key, [])][-1 - self.back :][0]
         fits = known is not None and known.etag == etag

@@ -51,6 +51,11 @@ class UseLaws(StorageGround):
             )
             assert await content(other, "k") == b"content", "another storage of the URL reads another content"
             assert await listed(apart) == [], "a storage of another URL has the object"
+            await one.put("k", b"changed")
+            assert await content(other, "k") == b"changed", (
+                "another storage of the URL reads what was there before"
+            )
+            await one.put("k", b"content")
             await apart.put("k", b"apart")
             assert await content(other, "k") == b"content", "a storage of another URL changed the object"
             assert await other.delete("k"), "another storage of the URL doesn't find the object"
@@ -78,15 +83,15 @@ class UseLaws(StorageGround):
             await storage.put("k", b"content")
             await storage.aclose()
             for call, what in (
-                (content(storage, "k"), "get"),
-                (storage.head("k"), "head"),
-                (storage.put("l", stream([b"content"])), "put"),
-                (listed(storage), "list"),
-                (storage.copy("k", "m"), "copy"),
-                (storage.delete("k"), "delete"),
+                (lambda: content(storage, "k"), "get"),
+                (lambda: storage.head("k"), "head"),
+                (lambda: storage.put("l", stream([b"content"])), "put"),
+                (lambda: listed(storage), "list"),
+                (lambda: storage.copy("k", "m"), "copy"),
+                (lambda: storage.delete("k"), "delete"),
             ):
                 try:
-                    found = await bounded(call, f"{what} after closing")
+                    found = await bounded(call(), f"{what} after closing")
                 except StorageError:
                     continue
                 wrong = what == "get" and found != b"content"
@@ -100,7 +105,7 @@ class UseLaws(StorageGround):
             await storage.put("k", bytes(5 * MIB))
             await storage.put("l", b"content")
             async with aclosing(storage.get("k")) as pieces:
-                assert await anext(pieces), "the first piece of an object is empty"
+                await anext(pieces)
             async with aclosing(storage.list()) as found:
                 first = await anext(found)
                 assert first.key == "k", f"the first of k and l is listed as {first.key!r}"

@@ -197,14 +197,14 @@ class UseLaws(StoreGround):
             await store.insert("t", "k", {"n": 1})
             await store.aclose()
             for call, what in (
-                (store.get("t", "k"), "get"),
-                (store.insert("t", "l", {}), "insert"),
-                (store.replace("t", "k", {"n": 1}, version=1), "replace"),
-                (store.scan("t"), "scan"),
-                (store.delete("t", "l"), "delete"),
+                (lambda: store.get("t", "k"), "get"),
+                (lambda: store.insert("t", "l", {}), "insert"),
+                (lambda: store.replace("t", "k", {"n": 1}, version=1), "replace"),
+                (lambda: store.scan("t"), "scan"),
+                (lambda: store.delete("t", "l"), "delete"),
             ):
                 try:
-                    found = await bounded(call, f"{what} after closing")
+                    found = await bounded(call(), f"{what} after closing")
                 except StoreError:
                     continue
                 due = Row("k", 1, {"n": 1})
@@ -221,13 +221,13 @@ class UseLaws(StoreGround):
             before = await asyncio.to_thread(_contents, place.folder)
             store: Store = self.made(url)
             for call, what in (
-                (store.get("t", "k"), "get"),
-                (store.scan("t"), "scan"),
-                (store.insert("t", "k", {}), "insert"),
-                (store.delete("t", "k"), "delete"),
+                (lambda: store.get("t", "k"), "get"),
+                (lambda: store.scan("t"), "scan"),
+                (lambda: store.insert("t", "k", {}), "insert"),
+                (lambda: store.delete("t", "k"), "delete"),
             ):
                 try:
-                    found = await call
+                    found = await call()
                 except StoreError as error:
                     said = str(error)
                 else:
