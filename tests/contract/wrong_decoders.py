@@ -107,6 +107,30 @@ class ObjectsOnly(Wrong):
         return super().verify(structured, text, complete=complete)
 
 
+class Lenient(Wrong):
+    """Reads JSON as Python's reader does where nobody asks it for more."""
+
+    def verify(self, structured: StructuredOutput, text: str, *, complete: bool) -> bool:
+        if structured.kind == "json" and complete:
+            with suppress(ValueError):
+                text = json.dumps(json.loads(text, parse_constant=lambda _: 0, strict=False))
+        return super().verify(structured, text, complete=complete)
+
+
+class Mute(Wrong):
+    """Can't say in its dialect what it checks."""
+
+    def translate(self, structured: StructuredOutput, dialect: str) -> Translation:
+        if structured.kind == "grammar":
+            raise UnsupportedFeatureError("grammars are not translated")
+        return super().translate(structured, dialect)
+
+
+class Constant(Wrong):
+    def translate(self, structured: StructuredOutput, dialect: str) -> Translation:
+        return super().translate(StructuredOutput("regex", "(?s).*"), dialect)
+
+
 class Strict(Schemas):
     def check(self, structured: StructuredOutput) -> None:
         if structured.kind == "json" and re.search(
@@ -119,10 +143,7 @@ class Strict(Schemas):
 class Unable(Wrong):
     def check(self, structured: StructuredOutput) -> None:
         super().check(structured)
-        if structured.kind == "json":
-            raise UnsupportedFeatureError("'type', 'enum' and whatever else there is can't be enforced")
-        if structured.kind != "choice":
-            raise UnsupportedFeatureError("it can't be enforced")
+        raise UnsupportedFeatureError("'type', 'enum' and whatever else there is can't be enforced")
 
 
 class Fetching(Schemas):

@@ -94,7 +94,8 @@ def main() -> None:
         try:
             if text is None:
                 decoder.check(structured)
-                decoder.translate(structured, order["dialect"])
+                if order["dialect"] is not None:
+                    decoder.translate(structured, order["dialect"])
                 text = "a"
             decoder.verify(structured, text, complete=True)
             decoder.verify(structured, text, complete=False)

@@ -53,7 +53,7 @@ class GuidedBoundLaws(GuidedGround):
             env={"PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
             document={
                 "factory": info.factory,
-                "dialect": min(info.dialects),
+                "dialect": min(info.dialects, default=None),
                 "seconds": self.answering_seconds,
                 "memory": self.answering_bytes,
                 "tasks": tasks,

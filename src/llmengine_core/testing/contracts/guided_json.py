@@ -88,6 +88,16 @@ class GuidedJSONLaws(GuidedGround):
         for text in near(json.dumps(instance, ensure_ascii=False), random.Random(seed)):
             self.sound(structured, text)
 
+    @law("C03", level="json")
+    def test_c03_json_what_is_no_json_is_refused(self) -> None:
+        """A text that only looks like JSON is refused: NaN, a trailing comma, single quotes, words around it."""
+        for kind, texts in tables.NO_JSON.items():
+            structured = as_json({"type": kind})
+            for text in texts if self.enforces(structured) else ():
+                assert not self.accepts(structured, text), (
+                    f"{text!r} is no JSON, and was accepted in full for {shown(structured)}"
+                )
+
     @law("C03", level="json", values=st.lists(strategies.json_values(), min_size=1, max_size=6))
     def test_c03_json_combined_keywords_hold(self, any_schema: Any, values: list[Any]) -> None:
         """Whatever a schema combines: what is accepted for it is valid to jsonschema."""

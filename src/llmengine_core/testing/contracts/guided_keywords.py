@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ANNOTATED", "DEAD_ENDS", "EVERYDAY", "INVALID", "KEYWORDS", "REFERENCES", "REMOTE"]
+__all__ = ["ANNOTATED", "DEAD_ENDS", "EVERYDAY", "INVALID", "KEYWORDS", "NO_JSON", "REFERENCES", "REMOTE"]
 
 Case = tuple[Any, list[Any], list[Any]]
 
@@ -131,6 +131,18 @@ REMOTE: tuple[Any, ...] = (
     {"anyOf": [{"type": "null"}, {"$ref": "{base}/schema.json"}]},
 )
 """Schemas whose references lead to a server at ``{base}``."""
+
+NO_JSON: dict[str, tuple[str, ...]] = {
+    "number": ("NaN", "Infinity", "-Infinity", "01", "1.", ".5", "+1", "0x1", "1_000", "1e", "--1", "1 2", ""),
+    "boolean": ("True", "false false", "TRUE", "yes"),
+    "string": ("'a'", "a", '"a', '"a\nb"', '"\\x41"', '"\\u00g0"', '"a" // said'),
+    "array": ("[1,]", "[1 2]", "[,]", "[1", "[1]]", "(1,)", "[1]\n[2]"),
+    "object": (
+        "{'a': 1}", "{a: 1}", '{"a": 1,}', '{"a": 1} x', '{"a": 1}{"a": 1}', '{"a" 1}', '{"a"}', "{1: 1}",
+        '```json\n{"a": 1}\n```', 'Sure: {"a": 1}', '\ufeff{"a": 1}', '{"a": 1 /* b */}',
+    ),
+}  # fmt: skip
+"""By the type that a schema asks for, texts that only look like JSON of it."""
 
 DEAD_ENDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     ({"type": "integer"}, ('"', "a", "[", "{", "-x", "tru")),
