@@ -12,7 +12,7 @@ import codecs
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -41,7 +41,7 @@ from llmengine_core.types.generation import (
 )
 from llmengine_core.types.launch import Deployment, Endpoint, LaunchSpec
 from llmengine_core.types.models import ModelCard, WeightsSource
-from llmengine_core.types.sampling import SamplingParams
+from llmengine_core.types.sampling import SamplingParams, StructuredOutput
 
 __all__ = ["CAPABILITIES", "CONTRACT", "DECLARED", "ToyBackend", "ToySession"]
 
@@ -256,13 +256,10 @@ class ToySession(Session):
             return False
         if structured is None or self._decoder is None:
             return True
-        rest = (so_far + PIECES[token])[len(text.encode()) :]
-        begun = (
-            [each for each in beyond_ascii(structured.value) if each.encode().startswith(rest)]
-            if rest
-            else [""]
+        return any(
+            self._decoder.verify(structured, text + each, complete=False)
+            for each in further(structured, text, (so_far + PIECES[token])[len(text.encode()) :])
         )
-        return any(self._decoder.verify(structured, text + each, complete=False) for each in begun)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The tokens of a prompt: the longest pieces from the left."""
@@ -334,6 +331,22 @@ def likeliest(logits: Mapping[int, float], sampling: SamplingParams) -> dict[int
 def beyond_ascii(value: str | tuple[str, ...]) -> frozenset[str]:
     """The characters of several bytes that a constraint names: those that a first byte may stand for."""
     return frozenset(each for each in "".join(value) if not each.isascii())
+
+
+def further(structured: StructuredOutput, text: str, rest: bytes) -> Iterable[str]:
+    """What text must go on with, by one of these, for its last characters to be whole; ``rest`` begins one.
+
+    Of JSON a checker accepts half an escape, whether or not another half fits.
+    """
+    if rest:
+        return [each for each in beyond_ascii(structured.value) if each.encode().startswith(rest)]
+    if structured.kind == "json":
+        if (len(text) - len(text.rstrip("\\"))) % 2:
+            return '"\\/bfnrt'
+        before = text.removesuffix("u")
+        if text != before and (len(before) - len(before.rstrip("\\"))) % 2:
+            return ""
+    return [""]
 
 
 def continuing(data: bytes) -> frozenset[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from zlib import crc32
 
+from hypothesis import strategies as st
 from tests.contract.mutants import Mutant
 from tests.contract.mutants.toys import toy_mutant
 from tests.contract.toy_contract import ToyContract
@@ -243,6 +244,14 @@ class NoneNamed(ToyContract):
     subject = "none_named"
 
 
+class IdsOfWords(ToyContract):
+    """Its ids are those of letters that make up tokens together."""
+
+    subject = "ids_read_as_text"
+    session_type = ReadsIdsAsText
+    token_ids = st.sampled_from(["the", "and", "of the"]).map(lambda text: tuple(text.encode()))
+
+
 def _mutant(name: str, bug: str, session: type[ToySession], *killers: str, shipped: str = "") -> Mutant:
     return toy_mutant(name, bug, session, killers=killers, shipped=shipped)
 
@@ -287,6 +296,6 @@ MUTANTS: list[Mutant] = [
     _mutant("all_users", "ignores roles", AllUsers, ROLES),
     _mutant("template_uncounted", "counts messages without the template", CountsVerbatim, COUNTED),
     _mutant("start_token_before_ids", "puts a start token before token ids", StartToken, AS_THEY_ARE),
-    _mutant("ids_read_as_text", "tokenizes the text of token ids again", ReadsIdsAsText, GO_ON),
+    Mutant("ids_read_as_text", "tokenizes the text of token ids again", IdsOfWords, (AS_THEY_ARE,)),
     _mutant("last_id_forgotten", "goes on from the last id but one", ForgetsTheLastId, GO_ON),
 ]

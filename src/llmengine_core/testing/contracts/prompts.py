@@ -98,7 +98,11 @@ class PromptLaws(ComparingGround):
         answer = await self._answer(TokenIds(token_ids))
         if answer is None or len(answer.tokens) != answer.usage.completion_tokens or len(answer.tokens) < 2:
             return  # which ids they were isn't known, where tokens are merged or not given
-        middle = len(answer.tokens) // 2
+        # A token that adds no text may be part of a character, which is better not cut in two.
+        whole = [place for place, token in enumerate(answer.tokens[:-1], 1) if token.text]
+        if not whole:
+            return
+        middle = whole[len(whole) // 2]
         longer = TokenIds((*token_ids, *(token.id for token in answer.tokens[:middle])))
         rest = answer.tokens[middle:]
         further = await self._answer(longer, len(rest))
