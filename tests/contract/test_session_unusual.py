@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.contract.toy_contract import ToyContract
 
+from llmengine_core.deadlines import Watch
+from llmengine_core.gate import refuse_undeclared
 from llmengine_core.testing import BackendContract
 from llmengine_core.testing.profiles import PROFILE_VARIABLE
 from llmengine_core.testing.toy import CAPABILITIES, ToySession
 from llmengine_core.types.capabilities import Capabilities
-from llmengine_core.types.generation import GenerationChunk, GenerationRequest, SessionFacts, Token
+from llmengine_core.types.generation import (
+    GenerationChunk,
+    GenerationRequest,
+    Prompt,
+    SessionFacts,
+    Token,
+    TokenIds,
+)
 
 Chunks = Iterator[GenerationChunk]
 
@@ -27,6 +38,18 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 class Slow(ToySession):
     async def pause(self) -> None:
         await asyncio.sleep(0.005)
+
+
+class StartToken(ToySession):
+    """Puts one before each prompt of text."""
+
+    @property
+    def facts(self) -> SessionFacts:
+        return replace(self._facts, prompt_token_overhead=1)
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        found = super().encode(prompt)
+        return found if isinstance(prompt, TokenIds) else (0, *found)
 
 
 class OfSixteenTokens(ToySession):
@@ -43,6 +66,33 @@ class ByCharacter(ToySession):
                 yield GenerationChunk(character, tokens)
                 tokens = ()
             yield replace(chunk, text=chunk.text[-1:], tokens=tokens)
+
+
+class OneAtATime(ToySession):
+    """Further requests wait."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._turn = asyncio.Semaphore()
+
+    @property
+    def facts(self) -> SessionFacts:
+        return replace(self._facts, max_concurrent=1)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        refuse_undeclared(request, self.facts.capabilities, who="the toy")
+        watch = Watch(request.deadline, None)
+        try:
+            with watch:
+                await self._turn.acquire()
+        finally:
+            watch.close()
+        try:
+            async with aclosing(super().generate(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._turn.release()
 
 
 class InLumps(ToySession):
@@ -62,6 +112,17 @@ class InLumps(ToySession):
 
 class AtOnce(InLumps):
     most = 1 << 30
+
+
+class TextAtLast(ToySession):
+    """Tokens come as they are made, without their bytes; all text comes with the last."""
+
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        text = ""
+        for chunk in super().answer(request, closed):
+            text += chunk.text
+            tokens = tuple(replace(token, bytes=None) for token in chunk.tokens)
+            yield replace(chunk, text=text if chunk.finish_reason is not None else "", tokens=tokens)
 
 
 class EmptyChunksBetween(ToySession):
@@ -87,8 +148,19 @@ class EndUntold(ToySession):
             yield replace(chunk, tokens=tuple(token for token in chunk.tokens if token.bytes))
 
 
+class OtherSumsInCrowds(ToySession):
+    """Among others its log probs are a little different, as those of engines are that compute in batches."""
+
+    def logits(self, tokens: tuple[int, ...], salt: int) -> Mapping[int, float]:
+        found = super().logits(tokens, salt)
+        crowd = len(self._live)
+        if crowd < 2:
+            return found
+        return {each: logit + 0.02 * ((each * 31 + crowd) % 7 / 3 - 1) for each, logit in found.items()}
+
+
 class TestSlow(ToyContract):
-    session_type = Slow
+    session_type = type("SlowWithStart", (Slow, StartToken), {})
 
 
 class TestOfSixteenTokens(ToyContract):
@@ -96,37 +168,30 @@ class TestOfSixteenTokens(ToyContract):
 
 
 class TestByCharacter(ToyContract):
-    session_type = ByCharacter
+    session_type = type("OneAtATimeByCharacter", (ByCharacter, OneAtATime), {})
 
 
 class TestInLumps(ToyContract):
-    session_type = InLumps
+    session_type = type("LumpsAndNothing", (EmptyChunksBetween, InLumps), {})
 
 
 class TestAtOnce(ToyContract):
     session_type = AtOnce
-
-
-class TestEmptyChunksBetween(ToyContract):
-    session_type = EmptyChunksBetween
-
-
-class TestWithoutTokens(ToyContract):
-    session_type = WithoutTokens
-
-
-class TestEndUntold(ToyContract):
-    session_type = EndUntold
-
-
-class TestWithoutLogprobs(ToyContract):
-    session_type = InLumps
     capabilities_declared = replace(CAPABILITIES, logprobs=False)
+
+
+class TestTextAtLast(ToyContract):
+    session_type = TextAtLast
 
 
 class TestNothingDeclared(ToyContract):
     session_type = WithoutTokens
     capabilities_declared = Capabilities()
+
+
+class TestOtherSumsInCrowds(ToyContract):
+    session_type = type("CrowdsEndUntold", (OtherSumsInCrowds, EndUntold), {})
+    capabilities_declared = replace(CAPABILITIES, batch_invariant=False)
 
 
 class TestEcho(BackendContract):
