@@ -97,7 +97,7 @@ def sample(session: nox.Session) -> None:
     session.env.update(LLMENGINE_HOME=str(python.parents[1] / "home"))
     with session.chdir(folder):
         session.run(str(python), "-m", "pytest", *session.posargs)
-        report = ("conformance", "sample", "--contracts", "tests/test_sample.py", "--profile", "smoke")
+        report = ("conformance", "sample", "--kind", "backend", "--profile", "smoke")
         session.run(str(python.with_name("llmengine")), *report)
 
 
