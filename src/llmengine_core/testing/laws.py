@@ -213,7 +213,7 @@ class _Budget:
 
     def __init__(self, profile: Profile, weight: float) -> None:
         self._end = time.monotonic() + profile.seconds * max(weight, 1.0)
-        self._shrinking = profile.shrinking
+        self._shrinking = profile.shrinking * min(weight, 1.0)
         self._failed: set[str] = set()
         self._begun = False
 
