@@ -6,23 +6,23 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
 
 from llmengine_core.errors import BadRequestError, LLMEngineError, NotFoundError, RequestTimeoutError
 from llmengine_core.interfaces.observer import RequestFinished, RequestStarted
 from llmengine_core.testing.contracts.engine_ground import EngineGround
-from llmengine_core.testing.contracts.models_machine import Program, Run, programs
+from llmengine_core.testing.contracts.models_machine import TOUR, Program, Run, programs
 from llmengine_core.testing.laws import law
 from llmengine_core.testing.listening import Listener
 
 __all__ = ["EngineContract"]
 
-SOON = 10.0
-"""Seconds in which what was given up has ended, also on a machine that is busy."""
-
 
 class EngineContract(EngineGround):
     """An engine of a backend's model on a store and a storage: models and completions as the API has them."""
 
+    soon: ClassVar[float] = 10.0
+    """Seconds in which what was given up has ended, also on a machine that is busy."""
     program = programs()
     """Calls on models, in any order."""
 
@@ -32,6 +32,11 @@ class EngineContract(EngineGround):
     async def test_models_are_what_a_dict_says(self, program: Program) -> None:
         """Whatever two callers create, change, delete and ask, also over crashes: a dict says what is there."""
         await Run(self).play(program)
+
+    @law("M09", "M10", "M11")
+    async def test_m09_everybody_has_what_is_theirs(self) -> None:
+        """Private models are their owners' alone; public ones are used by all, and changed by their owners."""
+        await Run(self).play(TOUR)
 
     @law("M01", "M10")
     async def test_models_outlive_the_engine(self) -> None:
@@ -186,7 +191,7 @@ class EngineContract(EngineGround):
         async def read() -> None:
             async with stream:
                 async for _ in stream:
-                    await asyncio.sleep(SOON)
+                    await asyncio.sleep(self.soon)
 
         reading = asyncio.ensure_future(read())
         await asyncio.sleep(0)
@@ -215,7 +220,7 @@ class EngineContract(EngineGround):
 
     async def told(self, requests: int) -> Sequence[RequestStarted | RequestFinished]:
         """What was heard, once so many requests have ended, or no more comes."""
-        end = asyncio.get_running_loop().time() + SOON
+        end = asyncio.get_running_loop().time() + self.soon
         while asyncio.get_running_loop().time() < end:
             ends = sum(isinstance(event, RequestFinished) for event in Listener.heard)
             if ends >= requests and 2 * ends >= len(Listener.heard):

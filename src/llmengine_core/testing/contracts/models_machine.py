@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llmengine_core.testing.contracts.engine_ground import EngineGround
 
 __all__ = [
+    "TOUR",
     "Complete",
     "Create",
     "Delete",
@@ -134,9 +135,38 @@ def programs(steps: int = 14) -> st.SearchStrategy[Program]:
         | st.builds(Wait, _names)
         | st.builds(Complete, _names, _callers, st.booleans())
         | st.builds(Reopen, st.booleans()),
-        min_size=1,
+        min_size=4,
         max_size=steps,
     )
+
+
+TOUR: Sequence[Step] = (
+    Create("a", "me", {"public_inference": False}),
+    Create("b", "you", {"labels": {"team": "ü"}}),
+    Create("a", "you"),
+    Create(BASE, "me"),
+    *(Get(name, caller) for name in NAMES for caller in CALLERS),
+    *(List(caller) for caller in CALLERS),
+    *(Complete(name, caller, stream) for name in NAMES for caller in CALLERS for stream in (False, True)),
+    Update("b", "me", {"per_worker": 3}),
+    Update("a", "you", {"per_worker": 3}),
+    Update("b", "you", {"max_workers": 2}),
+    Update("b", "you", {"per_worker": 3, "labels": {}}),
+    Wait("b"),
+    Get("b", "me"),
+    Delete("b", "me"),
+    Delete("a", "you"),
+    Update("a", "me", {"public_inference": True}),
+    Get("a", "you"),
+    Complete("a", "you"),
+    Delete("a", "me"),
+    *(Get("a", caller) for caller in CALLERS),
+    Complete("a", "me"),
+    Delete("a", "me"),
+    Create("a", "you"),
+    Get("a", "me"),
+)
+"""A program in which everybody tries what is theirs and what isn't."""
 
 
 @dataclass
@@ -167,17 +197,18 @@ class Run:
         self.known: dict[str, Known] = {}
         self.done: Program = []
 
-    async def play(self, program: Program) -> None:
+    async def play(self, program: Sequence[Step]) -> None:
         """Play it, and look at all that is left; the models are gone afterwards."""
         try:
             for step in program:
                 self.done.append(step)
                 await self.step(step)
-            for caller in CALLERS:
-                await self.step(List(caller))
             for name in NAMES:
                 await self.step(Wait(name))
-                await self.step(Get(name, "me"))
+            for caller in CALLERS:
+                await self.step(List(caller))
+                for name in NAMES:
+                    await self.step(Get(name, caller))
         finally:
             for name, known in self.known.items():
                 try:
