@@ -55,6 +55,9 @@ def conformance(
     PLUGIN is the name of an entry point, of a distribution, or of a module. Each contract is tried in a process of
     its own: whatever the plugin does, the run comes to an end. The exit code is 1 where a law fails; known quirks
     leave it 0.
+
+    The profile smoke is for while you write: few examples, no restarts of engines, and of transforms with one factory
+    the first alone.
     """
     import os
 

@@ -123,7 +123,12 @@ class Plan:
             said = "; ".join(f"it {each.message}. Mend: {each.mend}" for each in faults)
             self.gaps.append(Gap("plugin", self.name, f"it could not be loaded: {said or 'it is not there'}"))
             return
+        factories = set()
         for info in plugin.declared:
+            if self.order["profile"] == "smoke" and isinstance(info, TransformInfo):
+                if info.factory in factories:
+                    continue
+                factories.add(info.factory)
             if isinstance(info, BackendInfo):
                 yield from self._backend(info, plugin, registry, settings)
             elif type(info) in SIMPLE:
