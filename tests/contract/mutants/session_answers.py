@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -169,6 +169,15 @@ class LimitOfItsOwn(_Limited):
     """A server's own default of 8 wins."""
 
     limit = staticmethod(lambda given: min(given, 8))
+
+
+class DefaultLimit(_Limited):
+    """The default of a well-known server wins."""
+
+    limit = staticmethod(lambda given: min(given, 16))
+
+    def logits(self, tokens: tuple[int, ...], salt: int) -> Mapping[int, float]:
+        return {**super().logits(tokens, salt), END: -9.0}
 
 
 class AlwaysStop(ToySession):
@@ -364,6 +373,12 @@ MUTANTS: list[Mutant] = [
         shipped="BerriAI/litellm#40470",
     ),
     toy_mutant("limit_of_its_own", "an engine's own limit wins", LimitOfItsOwn, killers=(LENGTH,)),
+    toy_mutant(
+        "default_limit",
+        "an engine's default wins over a greater max_tokens",
+        DefaultLimit,
+        killers=("test_c08_no_limit_but_max_tokens_ends_a_long_answer",),
+    ),
     toy_mutant("always_stop", '"stop" where max_tokens ended it', AlwaysStop, killers=(BEGINNING, THE_END)),
     toy_mutant("always_length", '"length" where it ended by itself', AlwaysLength, killers=(LENGTH,)),
     toy_mutant(

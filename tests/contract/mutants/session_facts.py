@@ -201,6 +201,16 @@ class PromptsOfABatch(_Truncating):
         return 256
 
 
+class ContextOverstated(ToySession):
+    """The engine was started with half of it."""
+
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        taken = len(self.encode(request.prompt)) + request.sampling.max_tokens
+        if taken > self.facts.context_length // 2:
+            raise BadRequestError(f"{taken} tokens are too many")
+        return super().answer(request, closed)
+
+
 class EngineErrors(ToySession):
     def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
         try:
@@ -326,6 +336,12 @@ MUTANTS: list[Mutant] = [
         "prompts_of_a_batch",
         "a prompt is cut to one batch",
         PromptsOfABatch,
+        killers=("test_c04_a_long_prompt_that_fits_is_read_whole",),
+    ),
+    toy_mutant(
+        "context_overstated",
+        "the facts say twice the context that there is",
+        ContextOverstated,
         killers=("test_c04_a_long_prompt_that_fits_is_read_whole",),
     ),
     toy_mutant("engine_errors", "the engine's own errors come through", EngineErrors, killers=(BEYOND,)),

@@ -72,18 +72,12 @@ class AnswerLaws(GreedyGround):
         self, prompt: str, max_tokens: int
     ) -> None:
         """1 to max_tokens tokens are generated; it is "length" only at max_tokens or the context's end."""
-        asked = await self.fitted(request(prompt, max_tokens=max_tokens))
-        answer = await ask(self.session, asked)
-        most, usage, context = asked.sampling.max_tokens, answer.usage, self.session.facts.context_length
-        assert 1 <= usage.completion_tokens <= most, (
-            f"{usage.completion_tokens} completion_tokens of at most {most} and at least 1"
-        )
-        if answer.finish_reason == "length" and usage.completion_tokens < most:
-            # Some keep the context's last place free.
-            assert usage.prompt_tokens + usage.completion_tokens >= context - 1, (
-                f"the answer ended for its length after {usage.completion_tokens} of {most} tokens; prompt and answer "
-                f"are {usage.prompt_tokens + usage.completion_tokens} of the context's {context}"
-            )
+        await self._is_as_long_as_asked(prompt, max_tokens)
+
+    @law("C08", weight=0.6, most=st.integers(17, 140))
+    async def test_c08_no_limit_but_max_tokens_ends_a_long_answer(self, prompt: str, most: int) -> None:
+        """An answer that doesn't end by itself goes on to max_tokens: an engine's own default is none."""
+        await self._is_as_long_as_asked(prompt, most)
 
     @law("C08")
     async def test_c08_the_end_is_counted_and_not_shown(self, prompt: str) -> None:
@@ -118,7 +112,7 @@ class AnswerLaws(GreedyGround):
     async def test_c08_prompt_tokens_are_what_count_tokens_says(self, prompt: str) -> None:
         """usage.prompt_tokens is what count_tokens says, blanks at both ends and all, on every call."""
         for text in (prompt, f" {prompt}", f"{prompt}\n\n", f"\t{prompt} "):
-            asked = await self.fitted(request(text, max_tokens=2))
+            asked = await self.fitted(request(text, max_tokens=1))
             counts = [await self.session.count_tokens(asked.prompt)]
             answers = [await ask(self.session, asked) for _ in range(2)]
             counts += [answer.usage.prompt_tokens for answer in answers]
@@ -223,4 +217,18 @@ class AnswerLaws(GreedyGround):
         for text in (f"\n\n{plain}", f"{plain}\n\n"):
             assert await seen(text) != bare, (
                 f"the prompt {text!r} is answered and counted just as {plain!r} is"
+            )
+
+    async def _is_as_long_as_asked(self, prompt: str, max_tokens: int) -> None:
+        asked = await self.fitted(request(prompt, max_tokens=max_tokens))
+        answer = await ask(self.session, asked)
+        most, usage, context = asked.sampling.max_tokens, answer.usage, self.session.facts.context_length
+        assert 1 <= usage.completion_tokens <= most, (
+            f"{usage.completion_tokens} completion_tokens of at most {most} and at least 1"
+        )
+        if answer.finish_reason == "length" and usage.completion_tokens < most:
+            # Some keep the context's last place free.
+            assert usage.prompt_tokens + usage.completion_tokens >= context - 1, (
+                f"the answer ended for its length after {usage.completion_tokens} of {most} tokens; prompt and answer "
+                f"are {usage.prompt_tokens + usage.completion_tokens} of the context's {context}"
             )
