@@ -138,7 +138,7 @@ class CancellingLaws(AgreementGround):
 
     @law("C10")
     async def test_c10_work_that_was_given_up_leaves_nothing_behind(self) -> None:
-        """No task, thread, process, file or socket is left of streams that were given up."""
+        """No task, thread, process, file or socket is left of streams that were given up, or that just ended."""
         await self._give_up_several()
         before = await holdings()
         for _ in range(2):
@@ -147,6 +147,7 @@ class CancellingLaws(AgreementGround):
         assert not more, f"{3 * self.slots} streams were given up, and left behind: {'; '.join(more[:10])}"
 
     async def _give_up_several(self) -> None:
+        await ask(self.session, self.brief())
         async with self.held() as begin:
             streams = await self._lengthy_ones(begin, self.slots)
             await asyncio.gather(*(each.begin(self.moment) for each in streams))

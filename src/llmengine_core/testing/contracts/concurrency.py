@@ -42,9 +42,9 @@ class ConcurrencyLaws(AgreementGround):
                 known[each] = await ask(self.session, each)
         return [known[each] for each in asked]
 
-    async def _fitting(self, prompts: list[str], tokens: int) -> list[GenerationRequest]:
-        """Greedy requests, as small as what is measured of this session asks for."""
-        most = self.modest(tokens, 2 * len(prompts))
+    async def _fitting(self, prompts: list[str], tokens: int, times: int = 1) -> list[GenerationRequest]:
+        """Greedy requests to be asked so many times, alone and together, as small as the session's pace asks for."""
+        most = self.modest(tokens, 2 * len(prompts) * times)
         asked = [request(each, max_tokens=most, **self.comparable) for each in prompts]
         return [await self.fitted(each) for each in asked]
 
@@ -127,7 +127,7 @@ class ConcurrencyLaws(AgreementGround):
     @law("C14")
     async def test_c14_sampling_values_stay_with_their_request(self) -> None:
         """Of requests that run at once, each keeps its own limit, stop sequences, seed and log probs."""
-        (base,) = await self._fitting([TOPICS[0]], 8)
+        (base,) = await self._fitting([TOPICS[0]], 8, times=6)
         whole = await ask(self.session, base)
         mixed = [
             replace(base, sampling=replace(base.sampling, max_tokens=1, logprobs=False)),

@@ -19,7 +19,7 @@ __all__ = ["ProgramLaws"]
 WEIGHT = 0.6
 CHEAP = 0.3
 """Seconds that opening a session of a program's own may take; where it takes longer, programs share one."""
-SHRINKING = 0.3
+SHRINKING = 0.15
 """Of the time that making a failing example small may take: programs become small soon."""
 
 

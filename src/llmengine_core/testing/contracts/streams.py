@@ -26,6 +26,8 @@ MOMENT = 0.3
 SLOTS = 4
 """Requests at once where a session has no limit of its own."""
 MOST_SLOTS = 8
+FEWEST = 3
+"""Tokens of an answer that still tell something."""
 SLOWER = 10.0
 """How many times slower than when it was measured a busy machine may be."""
 
@@ -260,9 +262,9 @@ class StreamGround(SessionGround):
         return request("Hello"[: 1 + number % 5], max_tokens=tokens, **given)
 
     def modest(self, tokens: int, streams: int = 1) -> int:
-        """As many tokens, or fewer of a slow engine: all streams together are to take a few seconds at most."""
+        """As many tokens, or fewer of a slow engine: all streams together are to take some seconds at most."""
         affordable = int(2 * AFFORDABLE / (self.pace * streams)) if self.pace else tokens
-        return max(1, min(tokens, affordable))
+        return min(tokens, max(FEWEST, affordable))
 
     @asynccontextmanager
     async def held(self, session: Session | None = None) -> AsyncIterator[Begin]:
