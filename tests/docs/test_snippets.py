@@ -180,6 +180,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     run([sys.executable, str(source)], tmp_path)
 
 
+@pytest.mark.timeout(300)  # a tutorial is many programs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_console_blocks_run(page: Path, tmp_path: Path) -> None:
     made: dict[str, str] = {}
