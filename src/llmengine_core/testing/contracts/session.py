@@ -96,7 +96,8 @@ class SessionGround(Contract):
             await ask(self.session, "Hello", max_tokens=1)
             began = time.monotonic()
             answer = await ask(self.session, "Hello", max_tokens=4)
-            type(self)._pace = (id(self.session), (time.monotonic() - began) / answer.usage.completion_tokens)
+            tokens = max(1, answer.usage.completion_tokens)
+            type(self)._pace = (id(self.session), (time.monotonic() - began) / tokens)
 
     async def fitted(self, asked: GenerationRequest) -> GenerationRequest:
         """The request, its prompt shortened and its tokens fewer where the context or the pace demands it."""
