@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import import_module, metadata, resources, util
 from importlib.metadata import Distribution, EntryPoint
@@ -28,10 +28,10 @@ from llmengine_core.interfaces.storage import Storage
 from llmengine_core.interfaces.store import Store
 from llmengine_core.interfaces.transform import Transform
 from llmengine_core.plugins import DECLARING_HOOKS, describe_error, import_object
-from llmengine_core.recipes import canonical
 from llmengine_core.registry import KINDS, Registry
 from llmengine_core.testing.conformance.channel import Channel
 from llmengine_core.testing.conformance.effects import Effects
+from llmengine_core.testing.conformance.finding import find, folders, told
 from llmengine_core.types.declarations import (
     BackendInfo,
     EnvironmentSpec,
@@ -47,7 +47,7 @@ from llmengine_core.types.declarations import (
 from llmengine_core.types.models import ModelCard
 from llmengine_core.types.plan import Problem
 
-__all__ = ["find", "main"]
+__all__ = ["main"]
 
 GIVES: dict[type, type] = {
     BackendInfo: Backend,
@@ -88,11 +88,11 @@ class Look:
         def see() -> dict[str, Any]:
             found.append(find(self.channel.order["plugin"]))
             name, module, distribution, entry = found[0]
-            self.effects.allow(_folders(module))
+            self.effects.allow(folders(module))
             return {
                 "name": name,
                 "module": module,
-                "metadata": _metadata(distribution, entry),
+                "metadata": told(distribution, entry),
                 "own": self.own,
             }
 
@@ -225,63 +225,6 @@ class Look:
         given = asyncio.run(made()) if on_loop else factory(*arguments)
         wanted = GIVES[type(info)]
         return {"gives": type(given).__name__, "wanted": wanted.__name__, "right": isinstance(given, wanted)}
-
-
-def find(plugin: str) -> tuple[str, str, Distribution | None, EntryPoint | None]:
-    """The plugin's name, its module, and where it is installed: by the name of its entry point, of its distribution,
-    or of a module. Raises ``LookupError`` that says what there is.
-    """
-    entries: list[tuple[Distribution, EntryPoint]] = []
-    for distribution in metadata.distributions():
-        try:
-            entries += [(distribution, entry) for entry in distribution.entry_points.select(group=GROUP)]
-        except Exception:
-            if canonical(str(distribution.name)) == canonical(plugin):
-                raise
-    tests: Iterable[Callable[[Distribution, EntryPoint], bool]] = (
-        lambda _, entry: entry.name == plugin,
-        lambda distribution, _: canonical(str(distribution.name)) == canonical(plugin),
-        lambda _, entry: entry.module == plugin,
-        lambda _, entry: entry.module.partition(".")[0] == plugin,
-    )
-    for test in tests:
-        fit = {
-            (entry.name, entry.value): (each, entry) for each, entry in reversed(entries) if test(each, entry)
-        }
-        if len(fit) > 1:
-            names = ", ".join(sorted(entry.name for _, entry in fit.values()))
-            raise LookupError(f"{plugin!r} brings several plugins: {names}; name one of them")
-        for distribution, entry in fit.values():
-            return entry.name, entry.module, distribution, entry
-    top = plugin.partition(".")[0]
-    if not top.isidentifier() or util.find_spec(top) is None:
-        known = ", ".join(sorted({entry.name for _, entry in entries})) or "none"
-        raise LookupError(
-            f"there is no plugin {plugin!r}: no entry point of the group {GROUP!r}, no distribution and no module has "
-            f"that name; installed are {known}"
-        )
-    return plugin.rpartition(".")[2], plugin, None, None
-
-
-def _folders(module: str) -> list[str]:
-    """Where a module's package has its files."""
-    spec = util.find_spec(module.partition(".")[0])
-    if spec is None:
-        return []
-    return list(spec.submodule_search_locations or ([str(Path(spec.origin).parent)] if spec.origin else []))
-
-
-def _metadata(distribution: Distribution | None, entry: EntryPoint | None) -> dict[str, Any] | None:
-    if distribution is None or entry is None:
-        return None
-    return {
-        "distribution": str(distribution.name),
-        "version": str(distribution.version),
-        "requires": list(distribution.requires or ()),
-        "entry": entry.name,
-        "value": entry.value,
-        "core": metadata.version("llmengine-core"),
-    }
 
 
 def _asked(module: ModuleType) -> Iterator[tuple[str, Any]]:

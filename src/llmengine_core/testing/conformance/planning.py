@@ -17,7 +17,7 @@ from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
 from llmengine_core.settings import Settings, load_settings
 from llmengine_core.testing.conformance.channel import Channel
-from llmengine_core.testing.conformance.looking import find
+from llmengine_core.testing.conformance.finding import find
 from llmengine_core.testing.conformance.subjects import (
     CONTRACTS,
     FRESH,
