@@ -27,6 +27,8 @@ MUTANTS: list[Mutant] = []
 
 class Halving(Transform):
     file_type = 1
+    pause = 0.0
+    """Seconds that it waits after its first news, unless it is cancelled then."""
 
     async def run(
         self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
@@ -57,6 +59,7 @@ class Halving(Transform):
         made = {name: (1, self.stored(tensors[name])) for name in GGUF_SHAPES}
         content = gguf_bytes("llama", made, file_type=self.file_type)
         tell(0.0)
+        stop.wait(self.pause)
         with target.open("xb") as file:
             for at in range(0, len(content), 4096):
                 if stop.is_set():

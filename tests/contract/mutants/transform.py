@@ -141,6 +141,7 @@ class TellsInItsThread(Halving):
 class Resumes(Halving):
     """Takes up what it had kept, which is not where it had stopped."""
 
+    pause = 0.3
     kept: ClassVar[dict[str, bytes]] = {}
 
     def work(self, source: Path, target: Path, tell: Callable[[float], None], stop: threading.Event) -> None:
@@ -181,6 +182,8 @@ class LeavesAThread(Halving):
 
 
 class Renames(Halving):
+    pause = 0.3
+
     async def run(
         self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import ClassVar
 
@@ -242,14 +242,15 @@ class EngineContract(EngineGround):
 
     async def missing(self, name: str, otherwise: str) -> None:
         """Nobody finds a model, whatever they want of it."""
-        for call in (
-            self.engine.models.get(name, caller="me"),
-            self.engine.models.delete(name, caller="me"),
-            self.complete(name, "me"),
-            self.stream(name, "me"),
-        ):
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: self.engine.models.get(name, caller="me"),
+            lambda: self.engine.models.delete(name, caller="me"),
+            lambda: self.complete(name, "me"),
+            lambda: self.stream(name, "me"),
+        )
+        for call in calls:
             try:
-                given = await call
+                given = await call()
             except NotFoundError:
                 continue
             raise AssertionError(f"{otherwise}: {given}")
