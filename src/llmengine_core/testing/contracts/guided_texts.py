@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from unicodedata import normalize
 
 from hypothesis import strategies as st
 
@@ -149,7 +150,8 @@ class GuidedTextLaws(GuidedGround):
             assert self.enforces(structured), (
                 f"{shown(structured)} can't be enforced; that much is expected of anybody"
             )
-            self.agrees(structured, [*texts, texts[0][:-1], texts[-1] + "s"])
+            spelled = [normalize(form, each) for form in ("NFC", "NFD") for each in texts]
+            self.agrees(structured, [*texts, *spelled, texts[0][:-1], texts[-1] + "s", texts[0].swapcase()])
 
     @law("C03", level="choice")
     def test_c03_choice_of_nothing_is_refused(self) -> None:
