@@ -232,6 +232,19 @@ class AnswerStripped(ToySession):
         )
 
 
+class FirstChunkLost(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for number, chunk in enumerate(super().answer(request, closed)):
+            yield replace(chunk, text=chunk.text if number else "", tokens=chunk.tokens if number else ())
+
+
+class LastChunkLost(ToySession):
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        for chunk in super().answer(request, closed):
+            last = chunk.finish_reason is not None
+            yield replace(chunk, text="" if last else chunk.text, tokens=() if last else chunk.tokens)
+
+
 class TokensOfThePrompt(ToySession):
     def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
         prompt = self.encode(request.prompt)
@@ -311,6 +324,7 @@ THE_END = "test_c08_the_end_is_counted_and_not_shown"
 OF_TOKENS = "test_c08_the_text_is_of_the_tokens_that_were_counted"
 PROMPT_TOKENS = "test_c08_prompt_tokens_are_what_count_tokens_says"
 BEGINNING = "test_c09_fewer_tokens_are_the_beginning_of_more"
+FIRST_TOKEN = "test_c09_the_first_token_is_shown"
 JOIN = "test_c07_tokens_that_are_given_join_to_the_text"
 NOTHING_YET = "test_nothing_happens_before_the_first_chunk_is_asked"
 MUTANTS: list[Mutant] = [
@@ -392,6 +406,10 @@ MUTANTS: list[Mutant] = [
     ),
     toy_mutant("half_characters", "chunks hold lone surrogates", HalfCharacters, killers=(ONE_END,)),
     toy_mutant("answer_stripped", "blanks around the answer are lost", AnswerStripped, killers=(JOIN,)),
+    toy_mutant("first_chunk_lost", "a stream's first text is lost", FirstChunkLost, killers=(FIRST_TOKEN,)),
+    toy_mutant(
+        "last_chunk_lost", "the text of the last chunk is lost", LastChunkLost, killers=(FIRST_TOKEN,)
+    ),
     toy_mutant(
         "tokens_of_the_prompt", "tokens of the prompt are given too", TokensOfThePrompt, killers=(JOIN,)
     ),

@@ -157,6 +157,19 @@ class AnswerLaws(GreedyGround):
                 f"{asked.sampling.max_tokens} allowed it is another answer ({long.text!r}, {long.usage})"
             )
 
+    @law("C09", weight=0.2)
+    async def test_c09_the_first_token_is_shown(self, prompt: str) -> None:
+        """An answer of one token has its text: nothing is lost at the beginning or the end of a stream."""
+        beginnings = ("The capital of France is", "Once upon a time", "1, 2, 3, 4, 5,", prompt)
+        calls = [await self._greedily(each, 2) for each in beginnings]
+        calls = [
+            (asked, answer) for asked, answer in calls if answer.text and answer.finish_reason == "length"
+        ]
+        if len(calls) < len(beginnings) / 2:
+            return  # what it says is mostly no text, or over at once
+        shown = {answer.text: (await self._earlier(asked, 1)).text for asked, answer in calls}
+        assert any(shown.values()), f"two tokens have text, and the first of them has none: {list(shown)}"
+
     @law("C08")
     async def test_c08_the_text_is_of_the_tokens_that_were_counted(
         self, prompt: str, max_tokens: int
