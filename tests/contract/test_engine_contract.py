@@ -10,3 +10,12 @@ class TestEcho(EngineContract):
 
     model = "echo"
     plugins = ("llmengine_core.testing.echo",)
+
+
+class TestInMemory(EngineContract):
+    """The same with nothing on disk."""
+
+    model = "echo"
+    backend = "echo"
+    plugins = ("llmengine_core.testing.echo", "llmengine_core.testing.memory")
+    fields = {"database_url": "memory://{home}", "storage_url": "memory://{home}/objects"}  # noqa: RUF012

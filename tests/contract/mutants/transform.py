@@ -197,7 +197,7 @@ class Blocks(Halving):
     async def run(
         self, source: Path, target: Path, *, method: str | None, on_progress: OnProgress, python: str = ""
     ) -> None:
-        time.sleep(0.2)  # noqa: ASYNC251
+        time.sleep(0.35)  # noqa: ASYNC251
         await super().run(source, target, method=method, on_progress=on_progress, python=python)
 
 

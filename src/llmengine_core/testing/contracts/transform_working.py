@@ -20,9 +20,9 @@ from llmengine_core.types.progress import Progress
 __all__ = ["WorkingLaws"]
 
 TICK = 0.005
-HELD = 0.15
+HELD = 0.25
 """Seconds for which nothing may hold the loop up."""
-ATTEMPTS = 3
+ATTEMPTS = 4
 """Of which the best counts: the machine may be busy."""
 AFTER = 1.0
 """Seconds in which what was stopped has let go of everything."""
