@@ -9,7 +9,7 @@ from llmengine_core.testing.contracts.racer import race, say
 
 __all__ = ["KEYS", "create", "fill", "increment"]
 
-KEYS = 25
+KEYS = 12
 """How many rows creators race for."""
 
 
