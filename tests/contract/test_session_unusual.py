@@ -15,7 +15,7 @@ from llmengine_core.deadlines import Watch
 from llmengine_core.gate import refuse_undeclared
 from llmengine_core.testing import BackendContract
 from llmengine_core.testing.profiles import PROFILE_VARIABLE
-from llmengine_core.testing.toy import CAPABILITIES, ToySession
+from llmengine_core.testing.toy import CAPABILITIES, END, ToySession
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import (
     GenerationChunk,
@@ -159,6 +159,22 @@ class OtherSumsInCrowds(ToySession):
         return {each: logit + 0.02 * ((each * 31 + crowd) % 7 / 3 - 1) for each, logit in found.items()}
 
 
+class AlwaysTheSame(ToySession):
+    """Reads its prompts and says one thing to all of them."""
+
+    def tokens(
+        self, request: GenerationRequest, prompt: tuple[int, ...], generated: list[int]
+    ) -> Iterator[tuple[int, float | None]]:
+        return super().tokens(request, (), generated)
+
+
+class Silent(ToySession):
+    """Has nothing to say but its end."""
+
+    def logits(self, tokens: tuple[int, ...], salt: int) -> Mapping[int, float]:
+        return {**super().logits(tokens, salt), END: 99.0}
+
+
 class TestSlow(ToyContract):
     session_type = type("SlowWithStart", (Slow, StartToken), {})
 
@@ -192,6 +208,16 @@ class TestNothingDeclared(ToyContract):
 class TestOtherSumsInCrowds(ToyContract):
     session_type = type("CrowdsEndUntold", (OtherSumsInCrowds, EndUntold), {})
     capabilities_declared = replace(CAPABILITIES, batch_invariant=False)
+
+
+class TestAlwaysTheSame(ToyContract):
+    session_type = AlwaysTheSame
+    capabilities_declared = Capabilities()
+
+
+class TestSilent(ToyContract):
+    session_type = Silent
+    capabilities_declared = Capabilities()
 
 
 class TestEcho(BackendContract):
