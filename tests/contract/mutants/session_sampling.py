@@ -488,5 +488,5 @@ MUTANTS: list[Mutant] = [
     _mutant("log_probs_unasked", "log probs though not asked for", AlwaysTells, ONLY),
     _mutant("shifted_log_probs", "each token has the log prob of the one before", ShiftedLogprobs, SHARE),
     _mutant("tokens_late", "all tokens come with the last chunk", TokensLate, WITH_TEXT),
-    _mutant("last_token_lost", "the last chunk's tokens are lost", TokensOfTheLastChunkLost, EVERY),
+    _mutant("last_token_lost", "the last chunk's tokens are lost", TokensOfTheLastChunkLost, WITH_TEXT),
 ]
