@@ -90,7 +90,10 @@ def text(report: Report) -> Iterator[str]:
         yield ""
         yield f"{judged.kind} {judged.subject}"
         for level, counts in judged.levels().items():
-            yield f"  {level:20} {ended(counts)}"
+            yield f"  {level:20} {ended(level, counts)}"
+            if level == CORE and not counts.keys() - {"not applicable"}:
+                reasons = dict.fromkeys(each.reason for each in judged.verdicts if each.level == CORE)
+                yield from (f"          {line}" for reason in [*reasons][:1] for line in reason.splitlines())
         for verdict in judged.verdicts:
             if verdict.outcome == "quirk":
                 yield f"  quirk   {verdict.law}: {verdict.reason}"
@@ -115,7 +118,7 @@ def markdown(report: Report) -> Iterator[str]:
         name = f"{judged.kind} {judged.subject}"
         for level, counts in judged.levels().items():
             judged_laws = sum(count for outcome, count in counts.items() if outcome != "not applicable")
-            yield f"| {_cell(name)} | {_cell(level)} | {judged_laws or ''} | {ended(counts)} |"
+            yield f"| {_cell(name)} | {_cell(level)} | {judged_laws or ''} | {ended(level, counts)} |"
             name = ""
     quirks = [
         (judged, verdict)
@@ -132,11 +135,11 @@ def markdown(report: Report) -> Iterator[str]:
     yield f"Profile {report.profile}, {versions}."
 
 
-def ended(counts: Mapping[str, int]) -> str:
+def ended(level: str, counts: Mapping[str, int]) -> str:
     """What became of a level: "holds", "holds, 1 quirk", "FAILED: 2 of 9", "not declared"."""
     tried = {outcome: count for outcome, count in counts.items() if outcome != "not applicable"}
     if not tried:
-        return "not declared"
+        return "not judged" if level == CORE else "not declared"
     if failed := tried.get("failed"):
         return f"FAILED: {failed} of {sum(tried.values())}"
     quirks = tried.get("quirk", 0)
