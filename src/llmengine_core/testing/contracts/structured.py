@@ -21,7 +21,21 @@ from llmengine_core.types.sampling import SamplingParams, StructuredKind, Struct
 
 __all__ = ["StructuredLaws"]
 
-OBJECT = '{"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"type": "boolean"}}, "required": ["a", "b"], "additionalProperties": false}'  # noqa: E501
+OBJECTS = tuple(
+    StructuredOutput("json", schema)
+    for schema in (
+        '{"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": false}',
+        (
+            '{"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"type": "boolean"}}, "required": ["b"], '
+            '"additionalProperties": false}'
+        ),
+        (
+            '{"type": "array", "items": {"type": "object", "properties": {"a": {"const": 0}}, "required": ["a"]}, '
+            '"minItems": 1, "maxItems": 2}'
+        ),
+    )
+)
+"""Schemas of objects that must have a property."""
 APART: dict[StructuredKind, tuple[StructuredOutput, StructuredOutput]] = {
     "json": (
         StructuredOutput("json", '{"type": "boolean"}'),
@@ -55,16 +69,14 @@ def _drawn(kind: StructuredKind) -> SearchStrategy[StructuredOutput]:
 class StructuredLaws(ComparingGround):
     """A constraint is obeyed token by token, by its own request, and by no other."""
 
-    schema: ClassVar[SearchStrategy[StructuredOutput]] = st.just(StructuredOutput("json", OBJECT)) | _drawn(
-        "json"
-    )
+    schema: ClassVar[SearchStrategy[StructuredOutput]] = st.sampled_from(OBJECTS) | _drawn("json")
     regex: ClassVar[SearchStrategy[StructuredOutput]] = _drawn("regex")
     choices: ClassVar[SearchStrategy[StructuredOutput]] = _drawn("choice")
     grammar: ClassVar[SearchStrategy[StructuredOutput]] = _drawn("grammar")
     """Constraints that laws ask for, not translated; those that the checker refuses are passed over."""
 
     @law(
-        "C03", level="structured_json", weight=0.6, sampling=any_sampling(), length=lengths, stop=stops,
+        "C03", level="structured_json", weight=1.0, sampling=any_sampling(), length=lengths, stop=stops,
     )  # fmt: skip
     async def test_c03_json_obeys_its_schema(
         self,
