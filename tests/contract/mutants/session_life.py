@@ -151,21 +151,24 @@ class LeavesConnections(PacedToy):
 
 
 class ComputesOn(PacedToy):
-    """What was given up is still computed, in a thread."""
+    """What was given up is still computed, in threads."""
+
+    computing = False
 
     async def generate(self, request: GenerationRequest) -> Chunks:
-        self.computing = True
-        if request.sampling.max_tokens > 100 and not getattr(self, "thread", None):
-            self.thread = threading.Thread(target=self.compute, daemon=True)
-            self.thread.start()
+        if request.sampling.max_tokens > 100 and not self.computing:
+            self.computing = True
+            for _ in range(2):
+                threading.Thread(target=self.compute, daemon=True).start()
         async with aclosing(super().generate(request)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     def compute(self) -> None:
         end = time.monotonic() + 3
+        data = bytes(1 << 22)
         while time.monotonic() < end:
-            sha256(bytes(1 << 20))
+            sha256(data)
 
 
 class CancellingStopsAll(PacedToy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 
 from llmengine_core.testing.answers import ask, request
@@ -20,7 +21,7 @@ LONGEST_PROMPT = 4096
 """Words of a prompt beyond which an engine is too fast to be caught while it reads."""
 WINDOW = 0.3
 """Seconds over which the use of the CPU is measured."""
-BUSY = 0.2
+BUSY = 0.1
 """Cores more than at rest, from which on an engine is seen to work."""
 TRIES = 3
 
@@ -147,7 +148,7 @@ class CancellingLaws(AgreementGround):
         assert not more, f"{3 * self.slots} streams were given up, and left behind: {'; '.join(more[:10])}"
 
     async def _give_up_several(self) -> None:
-        await ask(self.session, self.brief())
+        await self.all_answered(1, "before others are given up")
         async with self.held() as begin:
             streams = await self._lengthy_ones(begin, self.slots)
             await asyncio.gather(*(each.begin(self.moment) for each in streams))
@@ -174,10 +175,12 @@ class CancellingLaws(AgreementGround):
             await stream.close(self.control)
         if ended or busy < rest + BUSY:
             return  # it has ended by itself, or works elsewhere than on this machine's CPU
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.settles_within
-        while (cores := await self._cores()) > rest + (busy - rest) / 2:
-            assert loop.time() < end, (
+        end = time.monotonic() + self.settles_within
+        quiet = 0
+        while quiet < 2:  # it may be short of CPU time for a moment, without being at rest
+            cores = await self._cores()
+            quiet = quiet + 1 if cores <= rest + (busy - rest) / 4 else 0
+            assert quiet or time.monotonic() < end, (
                 f"{self.settles_within:g} s after its only stream was closed the engine still uses {cores:.2f} "
                 f"cores; it was {busy:.2f} while it generated, {rest:.2f} before"
             )
@@ -185,10 +188,9 @@ class CancellingLaws(AgreementGround):
     @staticmethod
     async def _cores() -> float:
         """CPU seconds per second that this process and all that it started use."""
-        loop = asyncio.get_running_loop()
-        began, used = loop.time(), await asyncio.to_thread(cpu_seconds)
+        began, used = time.monotonic(), await asyncio.to_thread(cpu_seconds)
         await asyncio.sleep(WINDOW)
-        return (await asyncio.to_thread(cpu_seconds) - used) / (loop.time() - began)
+        return (await asyncio.to_thread(cpu_seconds) - used) / (time.monotonic() - began)
 
     @law("C10", "C14")
     async def test_c10_neighbours_of_a_cancelled_stream_go_on(self) -> None:
