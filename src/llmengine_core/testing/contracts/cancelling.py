@@ -23,6 +23,8 @@ WINDOW = 0.3
 """Seconds over which the use of the CPU is measured."""
 BUSY = 0.1
 """Cores more than at rest, from which on an engine is seen to work."""
+AT_REST = 0.05
+"""Cores more than at rest that measuring itself may take."""
 TRIES = 3
 
 
@@ -179,7 +181,7 @@ class CancellingLaws(AgreementGround):
         quiet = 0
         while quiet < 2:  # it may be short of CPU time for a moment, without being at rest
             cores = await self._cores()
-            quiet = quiet + 1 if cores <= rest + (busy - rest) / 4 else 0
+            quiet = quiet + 1 if cores <= rest + max(AT_REST, (busy - rest) / 4) else 0
             assert quiet or time.monotonic() < end, (
                 f"{self.settles_within:g} s after its only stream was closed the engine still uses {cores:.2f} "
                 f"cores; it was {busy:.2f} while it generated, {rest:.2f} before"
