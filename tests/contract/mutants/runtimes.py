@@ -6,9 +6,7 @@ import asyncio
 import json
 import os
 import secrets
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -104,7 +102,8 @@ class NaiveRuntime(Runtime):
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.folder = Path(tempfile.mkdtemp(prefix="naive-"))
+        self.folder = home / "s"
+        self.folder.mkdir(mode=0o700, parents=True)
         self.replicas: list[NaiveReplica] = []
         self.all: list[NaiveReplica] = []
 
@@ -189,7 +188,6 @@ class NaiveRuntime(Runtime):
     async def really_end(self) -> None:
         for replica in self.all:
             await replica.bury()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class RuntimeOf(RuntimeContract):
