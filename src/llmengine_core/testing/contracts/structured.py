@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -53,27 +53,34 @@ LONGEST = 4
 """Bytes of the longest text that obeys one of them, but for blanks in JSON."""
 
 UNASSIGNED = 0x40000
-"""No character from here on has a meaning that a model could have learned."""
+"""No character from here on has a meaning."""
 
 lengths = st.sampled_from([3, 24, 40])
 stops = st.just(()) | stop_lists(max_size=2)
 
 
 def _drawn(kind: StructuredKind) -> SearchStrategy[StructuredOutput]:
-    """Constraints of a kind, of characters that there are: vocabularies lack bytes of others."""
+    """Constraints of a kind, of characters that people write: models' vocabularies lack bytes of others."""
     return st.sampled_from(APART[kind]) | constraints(kind).filter(
-        lambda each: max(map(ord, "".join(each.value)), default=0) < UNASSIGNED
+        lambda each: _is_written("".join(each.value))
     )
+
+
+def _is_written(text: str) -> bool:
+    return all(each in "\n\t" or (" " <= each != "\x7f" and ord(each) < UNASSIGNED) for each in text)
 
 
 class StructuredLaws(ComparingGround):
     """A constraint is obeyed token by token, by its own request, and by no other."""
 
     schema: ClassVar[SearchStrategy[StructuredOutput]] = st.sampled_from(OBJECTS) | _drawn("json")
+    """Schemas that laws ask for, not translated; what the checker or the model can't do is passed over."""
     regex: ClassVar[SearchStrategy[StructuredOutput]] = _drawn("regex")
+    """Regexes, likewise."""
     choices: ClassVar[SearchStrategy[StructuredOutput]] = _drawn("choice")
+    """Choices, likewise."""
     grammar: ClassVar[SearchStrategy[StructuredOutput]] = _drawn("grammar")
-    """Constraints that laws ask for, not translated; those that the checker refuses are passed over."""
+    """Grammars, likewise."""
 
     @law(
         "C03", level="structured_json", weight=1.0, sampling=any_sampling(), length=lengths, stop=stops,
@@ -205,10 +212,12 @@ class StructuredLaws(ComparingGround):
             or "".join(t.text for t in plain.tokens) != plain.text
         ):
             return  # it ended, or holds parts of characters: such a text can't be made the only choice
-        forced = await self._ask(
-            prompt, StructuredOutput("choice", (plain.text,)), max_tokens=4, logprobs=True
+        only = StructuredOutput("choice", (plain.text,))
+        asked = await self._request(
+            prompt, only, SamplingParams(max_tokens=4, temperature=0.0, logprobs=True)
         )
-        for one, other in zip(plain.tokens, forced[1].tokens if forced else [], strict=False):
+        forced = None if asked is None else await self._answer(only, asked)
+        for one, other in zip(plain.tokens, forced.tokens if forced else [], strict=False):
             if one.id != other.id:
                 return
             assert abs((one.logprob or 0.0) - (other.logprob or 0.0)) <= NEAR_TIE, (
@@ -218,12 +227,14 @@ class StructuredLaws(ComparingGround):
 
     # ---------------------------------------------------------------------------------------------- how
 
-    async def _ask(
-        self, prompt: str, constraint: StructuredOutput, **sampling: Any
-    ) -> tuple[GenerationRequest, Answer] | None:
-        """A constrained answer and what was asked; None where the checker takes no such constraint."""
-        asked = await self._request(prompt, constraint, replace(SamplingParams(temperature=0.0), **sampling))
-        return None if asked is None else (asked, await ask(self.session, asked))
+    async def _answer(self, constraint: StructuredOutput, asked: GenerationRequest) -> Answer | None:
+        """None where the model's vocabulary can't spell what obeys, and the session says so."""
+        try:
+            return await ask(self.session, asked)
+        except BadRequestError:
+            if constraint in APART[constraint.kind]:
+                raise
+            return None
 
     async def _request(
         self, prompt: str, constraint: StructuredOutput, sampling: SamplingParams
@@ -258,16 +269,18 @@ class StructuredLaws(ComparingGround):
 
     async def _is_obeyed(self, prompt: str, constraint: StructuredOutput, sampling: SamplingParams) -> None:
         asked = await self._request(prompt, constraint, sampling)
-        if asked is not None:
-            self._obeys(constraint, asked, await ask(self.session, asked))
+        answer = None if asked is None else await self._answer(constraint, asked)
+        if asked is not None and answer is not None:
+            self._obeys(constraint, asked, answer)
 
     async def _comes_to_its_end(
         self, prompt: str, constraint: StructuredOutput, temperature: float, longest: int
     ) -> None:
-        found = await self._ask(prompt, constraint, temperature=temperature, max_tokens=longest + 1)
-        if found is None:
+        values = SamplingParams(temperature=temperature, max_tokens=longest + 1)
+        asked = await self._request(prompt, constraint, values)
+        answer = None if asked is None else await self._answer(constraint, asked)
+        if asked is None or answer is None:
             return
-        asked, answer = found
         self._obeys(constraint, asked, answer)
         if asked.sampling.max_tokens > longest:
             assert answer.finish_reason == "stop", (
