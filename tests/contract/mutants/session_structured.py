@@ -11,10 +11,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import strategies as st
 from tests.contract.mutants import Mutant
 from tests.contract.mutants.toys import toy_mutant
+from tests.contract.toy_contract import ToyContract
 
 from llmengine_core.testing.answers import ask
+from llmengine_core.testing.contracts.structured import OBJECTS
 from llmengine_core.testing.toy import END, PIECES, ToySession
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Usage
 from llmengine_core.types.sampling import StructuredOutput
@@ -224,6 +227,14 @@ OWN = (
 RAW = "test_c07_log_probs_are_not_of_the_constraint"
 
 
+class NoRequiredContract(ToyContract):
+    """Is asked for objects that must have a property."""
+
+    subject = "required_ignored"
+    session_type = NoRequired
+    schema = st.sampled_from(OBJECTS)
+
+
 def _mutant(name: str, bug: str, session: type[ToySession], *killers: str, shipped: str = "") -> Mutant:
     return toy_mutant(name, bug, session, killers=killers, shipped=shipped)
 
@@ -277,7 +288,7 @@ MUTANTS: list[Mutant] = [
         CHOICE,
         GRAMMAR,
     ),
-    _mutant("required_ignored", "leaves out required properties", NoRequired, JSON),
+    Mutant("required_ignored", "leaves out required properties", NoRequiredContract, (JSON,)),
     _mutant("any_json", "gives JSON, but of any schema", AnyJson, JSON, shipped="xorbitsai/inference#3904"),
     _mutant("last_constraint", "all that runs obeys the last constraint", LastConstraint, *OWN),
     _mutant("constraint_outlives", "a constraint stays for the next request", OutlivesItsRequest, *OWN),

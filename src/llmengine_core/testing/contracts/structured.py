@@ -55,7 +55,7 @@ LONGEST = 4
 UNASSIGNED = 0x40000
 """No character from here on has a meaning."""
 
-lengths = st.sampled_from([3, 24, 40])
+lengths = st.sampled_from([4, 24, 40, 40])
 stops = st.just(()) | stop_lists(max_size=2)
 
 
