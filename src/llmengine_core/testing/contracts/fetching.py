@@ -31,6 +31,10 @@ def _fetch(url: str, put: bytes | None) -> bytes:
         request.add_header("Content-Type", "")  # a signature covers none that the client thinks up
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     proxies = [urllib.request.ProxyHandler({})] if local else []
-    with urllib.request.build_opener(*proxies).open(request, timeout=TIMEOUT) as answer:
-        body: bytes = answer.read()
-        return body
+    try:
+        with urllib.request.build_opener(*proxies).open(request, timeout=TIMEOUT) as answer:
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as error:
+        with error:  # it holds the connection
+            raise PermissionError(f"{url} was answered by {error.code} {error.reason}") from None

@@ -217,7 +217,7 @@ class ObjectLaws(StorageGround):
             await _refused(storage, third, "the etag of a deleted object")
             assert await listed(storage) == [], "a put that was to match an object that is gone made one"
 
-    @law(weight=0.5)
+    @law(weight=1.5)
     async def test_odd_keys_are_objects_of_their_own(self, key: str) -> None:
         """A key names its object and no other: not its twin by case, by Unicode's forms or by quoting."""
         async with self.empty() as storage:
