@@ -216,7 +216,7 @@ class StructuredLaws(ComparingGround):
         asked = await self._request(
             prompt, only, SamplingParams(max_tokens=4, temperature=0.0, logprobs=True)
         )
-        forced = None if asked is None else await self._answer(only, asked)
+        forced = None if asked is None else await self._constrained(only, asked)
         for one, other in zip(plain.tokens, forced.tokens if forced else [], strict=False):
             if one.id != other.id:
                 return
@@ -227,7 +227,7 @@ class StructuredLaws(ComparingGround):
 
     # ---------------------------------------------------------------------------------------------- how
 
-    async def _answer(self, constraint: StructuredOutput, asked: GenerationRequest) -> Answer | None:
+    async def _constrained(self, constraint: StructuredOutput, asked: GenerationRequest) -> Answer | None:
         """None where the model's vocabulary can't spell what obeys, and the session says so."""
         try:
             return await ask(self.session, asked)
@@ -269,7 +269,7 @@ class StructuredLaws(ComparingGround):
 
     async def _is_obeyed(self, prompt: str, constraint: StructuredOutput, sampling: SamplingParams) -> None:
         asked = await self._request(prompt, constraint, sampling)
-        answer = None if asked is None else await self._answer(constraint, asked)
+        answer = None if asked is None else await self._constrained(constraint, asked)
         if asked is not None and answer is not None:
             self._obeys(constraint, asked, answer)
 
@@ -278,7 +278,7 @@ class StructuredLaws(ComparingGround):
     ) -> None:
         values = SamplingParams(temperature=temperature, max_tokens=longest + 1)
         asked = await self._request(prompt, constraint, values)
-        answer = None if asked is None else await self._answer(constraint, asked)
+        answer = None if asked is None else await self._constrained(constraint, asked)
         if asked is None or answer is None:
             return
         self._obeys(constraint, asked, answer)
