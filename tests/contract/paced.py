@@ -88,4 +88,4 @@ class HastyContract(PacedContract):
     """Of a paced toy that is wrong: it is waited for as briefly as its pace allows."""
 
     returns_within = 0.5
-    settles_within = 0.8
+    settles_within = 0.6

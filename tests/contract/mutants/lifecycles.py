@@ -250,7 +250,7 @@ class PingsBeforeItConnects(ChildBackend):
 def mutant(
     backend: type[Backend], name: str, bug: str, *killers: str, shipped: str = "", **more: Any
 ) -> Mutant:
-    about = {"subject": name, "backend_type": backend, **more}
+    about = {"subject": name, "backend_type": backend, "ends_within": 1.0, **more}
     return Mutant(name, bug, type(backend.__name__, (ChildContract,), about), killers, shipped)
 
 
