@@ -25,7 +25,7 @@ class AdapterLaws(ComparingGround):
     """Adapters come and go beside each other and their base, and each answers its own requests alone."""
 
     @law(level="adapters")
-    async def test_declared_adapters_can_be_tried(self) -> None:
+    def test_declared_adapters_can_be_tried(self) -> None:
         """Whoever declares dynamic adapters names some for these laws."""
         if self.declared().adapters == "dynamic":
             assert self.adapters, (
