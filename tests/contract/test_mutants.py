@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
 from tests.contract.mutants import Mutant, all_mutants
 
-from llmengine_core.testing.profiles import PROFILES
+from llmengine_core.testing.profiles import PROFILE_VARIABLE, PROFILES
 from llmengine_core.testing.verdicts import closing, run_law
 
 ALL = all_mutants()
 
 
 @pytest.fixture(autouse=True)
-def no_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That a law fails is all that is asked: no time goes into small examples."""
-    monkeypatch.setitem(PROFILES, "default", replace(PROFILES["default"], shrinking=0))
+def same_examples_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """That a law fails is all that is asked: no time goes into small examples, and none is too little."""
+    monkeypatch.setitem(PROFILES, "default", replace(PROFILES["default"], seconds=60, shrinking=0))
+    monkeypatch.setenv(PROFILE_VARIABLE, "default")
+    before = settings.get_current_profile_name()
+    settings.register_profile("mutants", derandomize=True, deadline=None)
+    settings.load_profile("mutants")
+    yield
+    settings.load_profile(before)
 
 
 def test_names_are_of_one_mutant_each() -> None:
