@@ -238,7 +238,7 @@ def variants(value: Any) -> list[Any]:
         case str():
             return [value + "x", value + "😀😀😀", value[:-1], value.swapcase(), None]
         case list():
-            inside = [
+            inside: list[object] = [
                 [*value[:n], new, *value[n + 1 :]]
                 for n, each in enumerate(value)
                 for new in variants(each)[:4]
