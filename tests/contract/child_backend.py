@@ -18,8 +18,8 @@ from llmengine_core.gate import refuse_undeclared
 from llmengine_core.interfaces.backend import Backend, Session, SessionLost
 from llmengine_core.interfaces.runtime import Runtime
 from llmengine_core.runtime_local import LocalRuntime
-from llmengine_core.testing.contracts.lifecycle import BackendLifecycleContract
-from llmengine_core.testing.contracts.lifecycle_ground import Startable
+from llmengine_core.testing.contracts.backends.lifecycle import BackendLifecycleContract
+from llmengine_core.testing.contracts.backends.lifecycle_ground import Startable
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import (
     GenerationChunk,

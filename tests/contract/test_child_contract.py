@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.contract.child_backend import ChildContract
 
-from llmengine_core.testing.contracts.lifecycle import BackendLifecycleContract
+from llmengine_core.testing.contracts.backends.lifecycle import BackendLifecycleContract
 
 
 class TestChild(ChildContract):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmengine_core.testing.contracts.sessions import BackendContract
+from llmengine_core.testing.contracts.sessions.contract import BackendContract
 
 
 class TestEcho(BackendContract):

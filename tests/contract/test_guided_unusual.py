@@ -8,7 +8,7 @@ import pytest
 from tests.contract.unusual_subjects import Choices, Patterns, Silent, StrictSchemas, Told
 
 from llmengine_core.interfaces.guided import GuidedDecoder
-from llmengine_core.testing.contracts.guided import GuidedDecoderContract
+from llmengine_core.testing.contracts.guided.contract import GuidedDecoderContract
 from llmengine_core.testing.contracts.quantizer import QuantizerContract
 from llmengine_core.testing.laws import Contract
 from llmengine_core.testing.profiles import PROFILE_VARIABLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmengine_core.plugins import installed
-from llmengine_core.testing.contracts.plugin import PluginContract
+from llmengine_core.testing.contracts.plugins.contract import PluginContract
 from llmengine_core.testing.verdicts import run_contract
 
 

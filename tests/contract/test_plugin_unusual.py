@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.contract.mutants.plugin import BUILD, COMMAND, HOOK, engine, plugin_of
 
-from llmengine_core.testing.contracts.plugin import PluginContract
+from llmengine_core.testing.contracts.plugins.contract import PluginContract
 from llmengine_core.testing.verdicts import run_contract
 
 UNUSUAL: dict[str, dict[str, Any]] = {

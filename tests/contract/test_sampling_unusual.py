@@ -17,11 +17,11 @@ from tests.contract.toy_contract import ToyContract as Toys
 from llmengine_core.errors import BadRequestError
 from llmengine_core.interfaces.backend import Session
 from llmengine_core.interfaces.guided import GuidedDecoder
-from llmengine_core.testing.contracts.adapters import AdapterLaws
-from llmengine_core.testing.contracts.logprobs import LogprobLaws
-from llmengine_core.testing.contracts.prompts import PromptLaws
-from llmengine_core.testing.contracts.sampling import SamplingLaws
-from llmengine_core.testing.contracts.structured import StructuredLaws
+from llmengine_core.testing.contracts.sessions.adapters import AdapterLaws
+from llmengine_core.testing.contracts.sessions.logprobs import LogprobLaws
+from llmengine_core.testing.contracts.sessions.prompts import PromptLaws
+from llmengine_core.testing.contracts.sessions.sampling import SamplingLaws
+from llmengine_core.testing.contracts.sessions.structured import StructuredLaws
 from llmengine_core.testing.profiles import PROFILE_VARIABLE
 from llmengine_core.testing.toy import CAPABILITIES, ToySession
 from llmengine_core.types.capabilities import COMBINABLE, Capabilities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.contract.toy_contract import ADAPTERS, ToyContract
 
-from llmengine_core.testing.contracts.sessions import BackendContract
+from llmengine_core.testing.contracts.sessions.contract import BackendContract
 
 
 class TestToy(ToyContract):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from llmengine_core.interfaces.backend import Session
 from llmengine_core.interfaces.guided import GuidedDecoder
-from llmengine_core.testing.contracts.sessions import SessionContract
+from llmengine_core.testing.contracts.sessions.contract import SessionContract
 from llmengine_core.testing.toy import CAPABILITIES, ToySession
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.sampling import StructuredOutput

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.docs.attributes import PIPE, Attribute, attributes, markdown, one_line
 
 from llmengine_core import testing
-from llmengine_core.testing.contracts.session import NEAR_TIE
+from llmengine_core.testing.contracts.sessions.ground import NEAR_TIE
 from llmengine_core.testing.laws import CORE, Contract, Law
 from llmengine_core.testing.profiles import PROFILES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmengine_core.testing.contracts.guided import GuidedDecoderContract
+from llmengine_core.testing.contracts.guided.contract import GuidedDecoderContract
 
 
 class TestLLGuidance(GuidedDecoderContract):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from llmengine_core.interfaces.storage import StorageError
-from llmengine_core.testing.contracts import storage_racer
 from llmengine_core.testing.contracts.children import racers
-from llmengine_core.testing.contracts.storage_ground import content, listed
+from llmengine_core.testing.contracts.storages import racer as storage_racer
+from llmengine_core.testing.contracts.storages.ground import content, listed
 from llmengine_localdisk.drafts import DRAFTS
 from llmengine_localdisk.keys import is_segment
 from llmengine_localdisk.storage import LocalDiskStorage

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from llmengine_core.interfaces.storage import ObjectMissing, PreconditionFailed, StorageError
-from llmengine_core.testing.contracts.storage_ground import content, listed
+from llmengine_core.testing.contracts.storages.ground import content, listed
 from llmengine_localdisk import drafts, folders, objects
 from llmengine_localdisk.folders import locked
 from llmengine_localdisk.storage import LocalDiskStorage

@@ -22,17 +22,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmengine_core.testing.contracts.engine import EngineContract
-    from llmengine_core.testing.contracts.guided import GuidedDecoderContract
-    from llmengine_core.testing.contracts.lifecycle import BackendLifecycleContract
+    from llmengine_core.testing.contracts.backends.lifecycle import BackendLifecycleContract
+    from llmengine_core.testing.contracts.engines.contract import EngineContract
+    from llmengine_core.testing.contracts.guided.contract import GuidedDecoderContract
     from llmengine_core.testing.contracts.observer import ObserverContract
-    from llmengine_core.testing.contracts.plugin import PluginContract
+    from llmengine_core.testing.contracts.plugins.contract import PluginContract
     from llmengine_core.testing.contracts.quantizer import QuantizerContract
-    from llmengine_core.testing.contracts.runtime import RuntimeContract
-    from llmengine_core.testing.contracts.sessions import BackendContract, SessionContract
-    from llmengine_core.testing.contracts.storage import StorageContract
-    from llmengine_core.testing.contracts.store import StoreContract
-    from llmengine_core.testing.contracts.transform import TransformContract
+    from llmengine_core.testing.contracts.runtimes.contract import RuntimeContract
+    from llmengine_core.testing.contracts.sessions.contract import BackendContract, SessionContract
+    from llmengine_core.testing.contracts.storages.contract import StorageContract
+    from llmengine_core.testing.contracts.stores.contract import StoreContract
+    from llmengine_core.testing.contracts.transforms.contract import TransformContract
     from llmengine_core.testing.laws import Contract, Quirk, law
     from llmengine_core.testing.verdicts import Verdict, run_contract
 
@@ -57,20 +57,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BackendContract": "contracts.sessions",
-    "BackendLifecycleContract": "contracts.lifecycle",
+    "BackendContract": "contracts.sessions.contract",
+    "BackendLifecycleContract": "contracts.backends.lifecycle",
     "Contract": "laws",
-    "EngineContract": "contracts.engine",
-    "GuidedDecoderContract": "contracts.guided",
+    "EngineContract": "contracts.engines.contract",
+    "GuidedDecoderContract": "contracts.guided.contract",
     "ObserverContract": "contracts.observer",
-    "PluginContract": "contracts.plugin",
+    "PluginContract": "contracts.plugins.contract",
     "QuantizerContract": "contracts.quantizer",
     "Quirk": "laws",
-    "RuntimeContract": "contracts.runtime",
-    "SessionContract": "contracts.sessions",
-    "StorageContract": "contracts.storage",
-    "StoreContract": "contracts.store",
-    "TransformContract": "contracts.transform",
+    "RuntimeContract": "contracts.runtimes.contract",
+    "SessionContract": "contracts.sessions.contract",
+    "StorageContract": "contracts.storages.contract",
+    "StoreContract": "contracts.stores.contract",
+    "TransformContract": "contracts.transforms.contract",
     "Verdict": "verdicts",
     "law": "laws",
     "run_contract": "verdicts",

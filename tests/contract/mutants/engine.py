@@ -20,7 +20,7 @@ from llmengine_core.services.completions import Completions, CompletionStream
 from llmengine_core.services.models import Models
 from llmengine_core.settings import Settings
 from llmengine_core.testing import EngineContract
-from llmengine_core.testing.contracts.models_machine import programs
+from llmengine_core.testing.contracts.engines.models_machine import programs
 from llmengine_core.types.models import ModelRecord, ModelSpec, ModelStatus
 
 

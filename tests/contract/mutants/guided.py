@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.contract import wrong_decoders as wrong
 from tests.contract.mutants import Mutant
 
-from llmengine_core.testing.contracts.guided import GuidedDecoderContract
+from llmengine_core.testing.contracts.guided.contract import GuidedDecoderContract
 from llmengine_core.types.declarations import GuidedDecoderInfo
 from llmengine_core.types.sampling import StructuredKind
 

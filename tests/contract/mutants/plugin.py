@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.contract.mutants import Mutant
 
-from llmengine_core.testing.contracts.plugin import PluginContract
+from llmengine_core.testing.contracts.plugins.contract import PluginContract
 
 _folder = Path(tempfile.mkdtemp(prefix="plugin-mutants-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)

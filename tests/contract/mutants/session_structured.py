@@ -17,7 +17,7 @@ from tests.contract.mutants.toys import toy_mutant
 from tests.contract.toy_contract import ToyContract
 
 from llmengine_core.testing.answers import ask
-from llmengine_core.testing.contracts.structured import OBJECTS
+from llmengine_core.testing.contracts.sessions.structured import OBJECTS
 from llmengine_core.testing.toy import END, PIECES, ToySession
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Usage
 from llmengine_core.types.sampling import StructuredOutput

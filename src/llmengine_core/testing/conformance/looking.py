@@ -1,6 +1,6 @@
 """The program that looks at one plugin, in an interpreter of its own, and tells what it sees, step by step.
 
-It judges nothing: ``llmengine_core.testing.contracts.plugin`` does.
+It judges nothing: ``llmengine_core.testing.contracts.plugins.contract`` does.
 """
 
 from __future__ import annotations

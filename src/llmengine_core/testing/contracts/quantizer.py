@@ -20,7 +20,7 @@ from llmengine_core.plugins import import_object
 from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings, load_settings
 from llmengine_core.testing.contracts import quantizer_child
-from llmengine_core.testing.contracts.plugin import ENGINES
+from llmengine_core.testing.contracts.plugins.contract import ENGINES
 from llmengine_core.testing.laws import Contract, law
 from llmengine_core.types.declarations import QuantizerInfo
 

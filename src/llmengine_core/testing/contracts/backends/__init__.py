@@ -1,0 +1,1 @@
+"""Laws of backends: their sessions, and how they are started."""
