@@ -84,6 +84,12 @@ async def test_a_tiny_top_p_is_greedy(engine: Engine) -> None:
     assert (await engine.complete(FRANCE, temperature=1.0, top_p=1e-6)).text == greedy.text
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1.1754943508222875e-38, 1e-30])
+async def test_the_smallest_temperatures_are_greedy(engine: Engine, temperature: float) -> None:
+    greedy = await engine.complete(FRANCE)
+    assert (await engine.complete(FRANCE, temperature=temperature)).text == greedy.text
+
+
 async def test_a_seed_repeats_a_sample_and_another_gives_another(engine: Engine) -> None:
     async def sample(seed: int) -> str:
         return (await engine.complete(FRANCE, temperature=1.0, seed=seed)).text

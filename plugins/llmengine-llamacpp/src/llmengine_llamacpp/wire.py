@@ -21,6 +21,10 @@ LOWEST = -3.4028234663852886e38
 RANDOM_SEED = 0xFFFFFFFF
 """What llama.cpp takes for "choose one"."""
 
+COLDEST = 1e-30
+"""A temperature below which nothing changes any more. llama.cpp divides logits by it in 32 bits: by the smallest ones
+they become infinite, and what it then takes for the likeliest token obeys nothing, constraints neither."""
+
 # What llama.cpp would otherwise fill in from defaults of its own, and how it is to answer.
 NEUTRAL: Mapping[str, Any] = {
     "stream": True,
@@ -55,7 +59,7 @@ def body_of(
         "id_slot": slot,
         "n_predict": sampling.max_tokens,
         "samplers": ["temperature"] if greedy else ["temperature", "top_k", "top_p"],
-        "temperature": sampling.temperature,
+        "temperature": 0.0 if greedy else max(sampling.temperature, COLDEST),
         "top_k": 0 if greedy or sampling.top_k is None else sampling.top_k,
         "top_p": 1.0 if greedy else sampling.top_p,
         "presence_penalty": 0.0,
