@@ -179,10 +179,15 @@ class Naive(Storage):
         """Nothing is held."""
 
 
+UPLOADS: set[asyncio.Task[ObjectMeta]] = set()
+
+
 class BufferedByTask(FolderStorage):
     """An upload goes on when the task that put it was cancelled."""
 
     async def put(self, key: str, content: Content, **given: Any) -> ObjectMeta:
         if not isinstance(content, AsyncIterable):
             return await super().put(key, content, **given)
-        return await asyncio.shield(super().put(key, content, **given))
+        upload = asyncio.ensure_future(super().put(key, content, **given))
+        UPLOADS.add(upload)  # or it would be collected, with what it holds
+        return await asyncio.shield(upload)
