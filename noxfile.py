@@ -20,6 +20,14 @@ PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.tom
 WORKER_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "jsonschema", "regex", "lark")
 UV = os.environ.get("UV") or shutil.which("uv") or "uv"
 
+CONFORMANCE = """\
+# What our plugins have proved
+
+The reports of `llmengine conformance`, for each plugin of this repository, by level: what everything of its kind must
+do, and what it declares besides. `nox -s conformance` writes this page.
+
+"""
+
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 nox.options.default_venv_backend = "none"
@@ -70,9 +78,9 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test of the core and the plugins, real llama.cpp on the CPU included; coverage at the end."""
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "report")
+    """Every test of the core and the plugins, real llama.cpp on the CPU included, a file at a time on two
+    processes; coverage at the end."""
+    session.run("pytest", "-n", "2", "--dist", "loadfile", "--cov", *session.posargs)
 
 
 @nox.session
@@ -147,8 +155,26 @@ def in_environment(session: nox.Session, home: Path) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Every law of the contract kit on every wrong implementation; writes the table of the documentation."""
-    session.run("python", "-m", "tests.contract.table")
+    """Every law of the contract kit on every wrong implementation, which takes long: what catches each."""
+    session.run("python", "-m", "tests.contract.table", "--all")
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Each plugin's report, for docs/reference/conformance.md; `-- smoke` tries less. `engines` is to have run."""
+    home, weights = with_engines(session)
+    session.env["LLMENGINE_HOME"] = str(home)
+    profile = session.posargs[0] if session.posargs else "default"
+    reports = []
+    for plugin in PLUGINS:
+        name = plugin.removeprefix("llmengine-")
+        if name == "llmengine":
+            continue  # brings others, and declares nothing itself
+        own = ["--checkpoint-path", str(weights)] if name == "transformers" else []
+        command = ["llmengine", "conformance", name, "--profile", profile, "--markdown", *own]
+        report = session.run(*command, silent=True, stderr=None)
+        reports.append(f"## {plugin}\n\n{str(report).strip()}\n")
+    (ROOT / "docs" / "reference" / "conformance.md").write_text(CONFORMANCE + "\n".join(reports))
 
 
 @nox.session
