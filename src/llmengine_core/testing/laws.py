@@ -29,6 +29,8 @@ __all__ = ["CORE", "Contract", "KnownQuirk", "Law", "NotApplicable", "Quirk", "l
 F = TypeVar("F", bound=Callable[..., Any])
 CORE = "core"
 """The level of what everything of a kind must do."""
+LONG = 5.0
+"""Seconds that a failing example may take to be tried again: what hangs is waited for once."""
 _abandoned: list[object] = []
 
 
@@ -214,22 +216,27 @@ class _Budget:
     def __init__(self, profile: Profile, weight: float) -> None:
         self._end = time.monotonic() + profile.seconds * max(weight, 1.0)
         self._shrinking = profile.shrinking * min(weight, 1.0)
-        self._failed: set[str] = set()
+        self._failed: dict[str, Exception | None] = {}
+        """Examples that failed, and of what, where that took too long to be tried again."""
         self._begun = False
 
     def run(self, drawn: Mapping[str, Any], examine: Callable[[], None]) -> None:
         which = repr(sorted(drawn.items()))
         if self._begun and time.monotonic() > self._end and which not in self._failed:
             return
+        if (known := self._failed.get(which)) is not None:
+            raise known
         self._begun = True
+        began = time.monotonic()
         try:
             examine()
         except unittest.SkipTest:
             raise
-        except Exception:
+        except Exception as error:
+            now = time.monotonic()
             if not self._failed:
-                self._end = time.monotonic() + self._shrinking
-            self._failed.add(which)
+                self._end = now + self._shrinking
+            self._failed[which] = error if now - began > LONG else None
             raise
 
 
