@@ -79,6 +79,11 @@ class ClosingLaws(AgreementGround):
             return  # it waited its turn: it was not alive yet
         reason, used = answer.finish_reason, answer.usage.completion_tokens
         if reason == "cancelled":
+            given, least = len(answer.tokens), 1 if answer.text else 0
+            assert used >= max(given, least), (
+                f"its session was closed, and {stream} counts {used} tokens, though it gave {given} with the text "
+                f"{answer.text!r}"
+            )
             return
         ended = used >= whole.usage.completion_tokens or used == stream.asked.sampling.max_tokens
         assert ended, (

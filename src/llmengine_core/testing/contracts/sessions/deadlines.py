@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from llmengine_core.errors import RequestTimeoutError
 from llmengine_core.testing.answers import ask, request
@@ -46,8 +47,12 @@ class DeadlineLaws(AgreementGround):
                     await self.lengthy(each, deadline=time.monotonic() + seconds)
                     for each in range(self.slots)
                 ]
-                ends = await asyncio.gather(*(self._timed_out(begin(each)) for each in asked))
+                streams = [begin(each) for each in asked]
+                ends = await asyncio.gather(*(self._timed_out(each) for each in streams))
             if not all(ends):
+                for each in streams:
+                    if each.finished:
+                        await self._is_whole(each)
                 return  # answers come too fast to be late
             await self.all_answered(self.slots, "after others had timed out")
 
@@ -63,6 +68,24 @@ class DeadlineLaws(AgreementGround):
         )
         assert ended >= deadline - EARLY, f"{stream} timed out {deadline - ended:.2f} s before its deadline"
         return True
+
+    async def _is_whole(self, stream: Stream) -> None:
+        """Judge an answer that ended by a last chunk, though it had a deadline: nobody may have cut it."""
+        asked, answer = stream.asked, stream.answer
+        reason, usage = answer.finish_reason, answer.usage
+        used, context = usage.completion_tokens, self.session.facts.context_length
+        cut = f"{stream} had a deadline, and ended with {reason!r} after {used} tokens"
+        assert reason != "cancelled", f"{cut}, though nobody has closed the session"
+        full = usage.prompt_tokens + used >= context - 1  # some keep the context's last place free
+        assert reason != "length" or used >= asked.sampling.max_tokens or full, (
+            f"{cut} of {asked.sampling.max_tokens}; a RequestTimeoutError is promised where a deadline cuts it"
+        )
+        if reason == "stop" and used:
+            sampling = replace(asked.sampling, max_tokens=used)
+            free = await ask(self.session, replace(asked, sampling=sampling, deadline=None))
+            assert (free.text, free.finish_reason) != (answer.text, "length"), (
+                f"{cut}; without a deadline {used} tokens don't end it: a RequestTimeoutError is promised"
+            )
 
     @staticmethod
     async def _end_of(stream: Stream, seconds: float) -> BaseException | None:
