@@ -59,6 +59,16 @@ class ShownInParts(_Stopping):
         return 0
 
 
+class ShortWindow(ToySession):
+    """Looks through its last characters alone."""
+
+    window = 32
+
+    def answer(self, request: GenerationRequest, closed: asyncio.Event) -> Chunks:
+        short = tuple(stop for stop in request.sampling.stop if len(stop) <= self.window)
+        return super().answer(replace(request, sampling=replace(request.sampling, stop=short)), closed)
+
+
 class HoldsForTheFirst(_Stopping):
     def held(self, text: str, stops: Sequence[str]) -> int:
         return super().held(text, stops[:1])
@@ -243,7 +253,9 @@ ANY = "test_c06_any_number_of_stops_is_looked_for"
 PLAIN = "test_c06_stops_are_plain_text"
 PROMPT = "test_c06_a_stop_in_the_prompt_ends_nothing"
 COUNTED = "test_c08_tokens_up_to_the_stop_are_counted"
+AS_LONG = "test_c06_a_stop_may_be_as_long_as_an_answer"
 MUTANTS: list[Mutant] = [
+    toy_mutant("stop_window", "a stop of over 32 characters isn't found", ShortWindow, killers=(AS_LONG,)),
     toy_mutant("stop_shown_in_parts", "the beginning of a stop is shown", ShownInParts, killers=(BORDERS,)),
     toy_mutant(
         "stop_held_for_the_first", "only the first stop is held back", HoldsForTheFirst, killers=(FIRST, ANY)

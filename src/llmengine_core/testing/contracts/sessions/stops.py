@@ -23,6 +23,8 @@ CUTS = st.tuples(st.integers(0, 60), st.integers(1, 8))
 ABSENT = "\U0010fffd"
 """A character that no model writes."""
 MANY = 30
+LONG = 96
+"""Tokens of a long answer; fewer of a slow engine."""
 PATTERNS = (".", ".*", "\\w", "\\s", "[^x]", "^", "$", "(", "a|b", "(?i)A", "%", "_", "*", "?", "\\n", "\\")
 """Plain texts that mean something to regular expressions, to SQL or to globs."""
 
@@ -106,6 +108,13 @@ class StopLaws(GreedyGround):
         absent = [f"{ABSENT}{number}" for number in range(MANY)]
         await self._ends(asked, free, (*absent[:at], _piece(free.text, cut), *absent[at:]))
         await self._ends(asked, free, absent)
+
+    @law("C06", weight=0.4)
+    async def test_c06_a_stop_may_be_as_long_as_an_answer(self, prompt: str) -> None:
+        """A stop of dozens of tokens is found, and no part of it is shown, however much must be held back."""
+        asked, free = await self._greedily(prompt, LONG)
+        for stop in (free.text[1:], free.text[1:-1] + ABSENT):
+            await self._ends(asked, free, (stop,))
 
     @law("C06", cut=CUTS, pattern=st.sampled_from(PATTERNS))
     async def test_c06_stops_are_plain_text(
