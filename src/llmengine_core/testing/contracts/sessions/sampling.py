@@ -115,6 +115,25 @@ class SamplingLaws(ComparingGround):
                 f"came {inside} times in {len(later)} further draws at temperature 1: {sorted(likelihood.items())}"
             )
 
+    @law("C02", weight=0.2)
+    async def test_c02_a_temperature_below_one_still_draws(self, prompt: str) -> None:
+        """At temperature 0.7 two tokens come as often, compared with each other, as their log probs through 0.7 say."""
+        self.needs_logprobs()
+        known = sorted(dict(_firsts(await self.draws(prompt, DRAWS))).items(), key=lambda each: -each[1])
+        if len(known) < 2:
+            return
+        (likelier, most), (other, less) = known[:2]
+        count = max(24, min(PATIENT, int(3 / self.pace))) if self.pace else PATIENT
+        drawn = [token for token, _ in _firsts(await self.draws(prompt, count, temperature=0.7))]
+        came, both = drawn.count(other), drawn.count(other) + drawn.count(likelier)
+        least, highest = (
+            1 / (1 + math.exp((most - less + slack) / 0.7)) for slack in (2 * NEAR_TIE, -2 * NEAR_TIE)
+        )
+        assert min(at_least(came, both, highest), at_most(came, both, least)) > SURE, (
+            f"after {prompt!r} {likelier} has the log prob {most:.3f} and {other} {less:.3f}; of {both} draws of "
+            f"the two at temperature 0.7 {came} were of the second, which is {least:.3f} to {highest:.3f} as likely"
+        )
+
     @law("C02", weight=0.5, temperature=st.sampled_from([0.02, 0.05, 0.1]))
     async def test_a_low_temperature_is_close_to_greedy(self, prompt: str, temperature: float) -> None:
         """A temperature divides the logits: a low one leaves only what is nearly as likely as the likeliest token."""
@@ -161,12 +180,13 @@ class SamplingLaws(ComparingGround):
             one, other, f"the answers to {prompt!r}, greedy and with top_p=1e-6 at temperature 1, differ"
         )
 
-    @law(level="top_p", weight=0.4, top_p=st.sampled_from([0.1, 0.3, 0.6]))
-    async def test_top_p_draws_from_the_likeliest(self, prompt: str, top_p: float) -> None:
-        """With top_p no token is drawn where likelier ones reach that sum without it."""
+    @law(level="top_p", weight=0.4, top_p=st.sampled_from([0.1, 0.3, 0.6]), both=st.booleans())
+    async def test_top_p_draws_from_the_likeliest(self, prompt: str, top_p: float, both: bool) -> None:
+        """With top_p, also beside top_k, no token is drawn where likelier ones reach that sum without it."""
         self.needs_logprobs()
+        cuts = {"top_p": top_p, **({"top_k": 50} if both and self.capabilities.top_k else {})}
         found = sorted(
-            dict(_firsts(await self.draws(prompt, DRAWS, top_p=top_p))).items(), key=lambda each: -each[1]
+            dict(_firsts(await self.draws(prompt, DRAWS, **cuts))).items(), key=lambda each: -each[1]
         )
         if not found:
             return
@@ -174,7 +194,7 @@ class SamplingLaws(ComparingGround):
         tied = [each for each in found[:-1] if each[1] <= found[-1][1] + NEAR_TIE]
         likelier -= math.fsum(math.exp(logprob) for _, logprob in tied)
         assert likelier * math.exp(-NEAR_TIE) < top_p, (
-            f"top_p={top_p} after {prompt!r} drew {found[-1]}, though likelier tokens reach {likelier:.3f} together: "
+            f"{cuts} after {prompt!r} drew {found[-1]}, though likelier tokens reach {likelier:.3f} together: "
             f"{found}"
         )
 
@@ -191,9 +211,18 @@ class SamplingLaws(ComparingGround):
 
     @law(level="seed", weight=0.4, seed=seeds)
     async def test_other_seeds_give_other_texts(self, prompt: str, seed: int) -> None:
-        """Different seeds give different texts, where the log probs say that there is a choice."""
-        self.needs_logprobs()
-        values: dict[str, Any] = {"max_tokens": 8, "temperature": 1.0, "logprobs": True}
+        """Different seeds give different texts; where log probs are there, if they say that there is a choice."""
+        values: dict[str, Any] = {"max_tokens": 8, "temperature": 1.0, "logprobs": self.capabilities.logprobs}
+        if not self.capabilities.logprobs:
+            texts = [
+                [(await self.ask(said, seed=seed ^ n, **values)).text for n in range(3)]
+                for said in REPETITIVE
+            ]
+            assert any(len(set(each)) > 1 for each in texts), (
+                f"three seeds gave the same texts for each of {list(REPETITIVE)}: {[each[0] for each in texts]}; "
+                "declare seeds only where they have an effect"
+            )
+            return
         answers = [await self.ask(prompt, seed=(seed + n * 1_000_003) % 2**31, **values) for n in range(5)]
         chance = probability(answers[0].tokens) ** (len(answers) - 1)
         alike = len({each.text for each in answers}) == 1
@@ -238,12 +267,12 @@ class SamplingLaws(ComparingGround):
 
     @law(level="presence_penalty", weight=0.2)
     async def test_a_presence_penalty_has_an_effect(self) -> None:
-        """Of several texts that say things twice, at least one is another with presence_penalty=2."""
+        """Of several texts that say things twice, presence_penalty=2 changes at least one, greedy or seeded."""
         await self._has_an_effect({"presence_penalty": 2.0})
 
     @law(level="frequency_penalty", weight=0.2)
     async def test_a_frequency_penalty_has_an_effect(self) -> None:
-        """Of several texts that say things twice, at least one is another with frequency_penalty=2."""
+        """Of several texts that say things twice, frequency_penalty=2 changes at least one, greedy or seeded."""
         await self._has_an_effect({"frequency_penalty": 2.0})
 
     @law(level="presence_penalty", said=st.sampled_from(REPETITIVE) | prompts(), penalty=penalties)
@@ -257,17 +286,22 @@ class SamplingLaws(ComparingGround):
         await self._lowers_what_was_generated(said, {"frequency_penalty": penalty})
 
     async def _has_an_effect(self, penalty: Mapping[str, Any]) -> None:
-        texts = []
-        for prompt in REPETITIVE:
-            plain = await self.ask(prompt, max_tokens=24)
-            penalized = await self.ask(prompt, max_tokens=24, **penalty)
-            if plain.text != penalized.text:
-                return
-            texts.append(plain.text)
-        raise AssertionError(
-            f"{dict(penalty)} changed none of the greedy answers to {list(REPETITIVE)}, which are {texts}; "
-            "declare it only where it has an effect"
-        )
+        ways: list[dict[str, Any]] = [{}]
+        if self.capabilities.seed:
+            ways.append({"temperature": 1.0, "seed": 1})
+        for way in ways:
+            texts = []
+            for prompt in REPETITIVE:
+                plain = await self.ask(prompt, max_tokens=24, **way)
+                penalized = await self.ask(prompt, max_tokens=24, **way, **penalty)
+                if plain.text != penalized.text:
+                    break
+                texts.append(plain.text)
+            else:
+                raise AssertionError(
+                    f"{dict(penalty)} changed none of the answers to {list(REPETITIVE)} ({way or 'greedy'}), which are "
+                    f"{texts}; declare it only where it has an effect"
+                )
 
     async def _lowers_what_was_generated(self, prompt: str, penalty: Mapping[str, Any]) -> None:
         """Where the answers part, the penalty makes up for the difference of the raw log probs, and no more."""
