@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from llmengine_core.testing.contracts.backends.ground import BackendGround
-from llmengine_core.testing.contracts.sessions.adapters import AdapterLaws
 from llmengine_core.testing.contracts.sessions.answers import AnswerLaws
 from llmengine_core.testing.contracts.sessions.cancelling import CancellingLaws
 from llmengine_core.testing.contracts.sessions.closing import ClosingLaws
@@ -12,23 +11,18 @@ from llmengine_core.testing.contracts.sessions.deadlines import DeadlineLaws
 from llmengine_core.testing.contracts.sessions.facts import FactLaws
 from llmengine_core.testing.contracts.sessions.logprobs import LogprobLaws
 from llmengine_core.testing.contracts.sessions.machine import ProgramLaws
-from llmengine_core.testing.contracts.sessions.prompts import PromptLaws
+from llmengine_core.testing.contracts.sessions.mixing import MixedLaws
 from llmengine_core.testing.contracts.sessions.sampling import SamplingLaws
-from llmengine_core.testing.contracts.sessions.stops import StopLaws
-from llmengine_core.testing.contracts.sessions.structured import StructuredLaws
 
 __all__ = ["BackendContract", "SessionContract"]
 
 
-class SessionContract(
+class SessionContract(  # MixedLaws has those of stops, constraints, prompts and adapters in it
     AnswerLaws,
-    StopLaws,
     FactLaws,
     SamplingLaws,
     LogprobLaws,
-    StructuredLaws,
-    PromptLaws,
-    AdapterLaws,
+    MixedLaws,
     CancellingLaws,
     DeadlineLaws,
     ConcurrencyLaws,

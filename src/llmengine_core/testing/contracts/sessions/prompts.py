@@ -63,13 +63,16 @@ class PromptLaws(ComparingGround):
 
     @law(level="messages", weight=0.4)
     async def test_messages_keep_their_turns_apart(self, said: str) -> None:
-        """Three turns are read otherwise than one that says the same, or than the last alone."""
+        """Three turns are read otherwise than one that says the same, or than the last ones alone."""
         turns = (said, "Go on", "Why?")
         talk = _talk(*turns)
         for text in (*(joiner.join(turns) for joiner in JOINERS), turns[-1]):
             assert await self._differ(talk, _talk(text)), (
                 f"{talk} is read as if a user had said {text!r} in one turn"
             )
+        assert await self._differ(talk, _talk("Another beginning", *turns[1:])), (
+            f"{talk} is read the same whatever its first turn says"
+        )
 
     @law(level="messages", weight=0.4)
     async def test_messages_tell_roles_apart(self, said: str) -> None:

@@ -16,7 +16,7 @@ from llmengine_core.testing.contracts.sessions.ground import NEAR_TIE
 from llmengine_core.testing.laws import NotApplicable, law
 from llmengine_core.testing.strategies import constraints, stop_lists
 from llmengine_core.types.capabilities import COMBINABLE
-from llmengine_core.types.generation import GenerationRequest
+from llmengine_core.types.generation import GenerationRequest, Prompt
 from llmengine_core.types.sampling import SamplingParams, StructuredKind, StructuredOutput
 
 __all__ = ["StructuredLaws"]
@@ -237,7 +237,7 @@ class StructuredLaws(ComparingGround):
             return None
 
     async def _request(
-        self, prompt: str, constraint: StructuredOutput, sampling: SamplingParams
+        self, prompt: str | Prompt, constraint: StructuredOutput, sampling: SamplingParams
     ) -> GenerationRequest | None:
         decoder, dialect = self.checker(constraint), self.capabilities.structured_dialect
         if dialect is None:
