@@ -12,7 +12,8 @@ from tests.contract.toy_contract import ToyContract
 
 from llmengine_core.deadlines import Watch
 from llmengine_core.gate import refuse_undeclared
-from llmengine_core.testing.toy import END, ToySession
+from llmengine_core.testing.toy import ToySession
+from llmengine_core.testing.toy_tokens import END
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, SessionFacts
 
 SLOTS = 2

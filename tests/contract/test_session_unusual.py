@@ -15,7 +15,8 @@ from llmengine_core.deadlines import Watch
 from llmengine_core.gate import refuse_undeclared
 from llmengine_core.testing import BackendContract
 from llmengine_core.testing.profiles import PROFILE_VARIABLE
-from llmengine_core.testing.toy import CAPABILITIES, END, ToySession
+from llmengine_core.testing.toy import CAPABILITIES, ToySession
+from llmengine_core.testing.toy_tokens import END
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import (
     GenerationChunk,

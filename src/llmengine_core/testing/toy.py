@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from zlib import crc32
 
@@ -26,6 +26,7 @@ from llmengine_core.hookspecs import hookimpl
 from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.interfaces.guided import GuidedDecoder
 from llmengine_core.stops import StopMatcher
+from llmengine_core.testing.toy_tokens import END, LIKELY, NUMBERS, PIECES, RARE, continuing, utf8_start
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo
 from llmengine_core.types.generation import (
@@ -65,40 +66,6 @@ CAPABILITIES = Capabilities(
 DECLARED = replace(CAPABILITIES, structured=frozenset(), structured_dialect=None)
 """What the backend ``toy`` declares: nothing checks constraints for it."""
 
-WORDS = (
-    "the",
-    " and",
-    " of",
-    " to",
-    " a",
-    " in",
-    "th",
-    "er",
-    "on",
-    "an",
-    "ab",
-    "aba",
-    "ing",
-    "\n\n",
-    " =",
-    ": ",
-    ' "',
-)
-PIECES = (
-    *(bytes([each]) for each in range(256)),
-    *(word.encode() for word in WORDS),
-    "é".encode(),
-    "€".encode(),
-    "😀".encode()[:2],
-)
-"""What the tokens stand for, by their numbers; one more token is the end."""
-END = len(PIECES)
-LIKELY = [each for each in range(END) if PIECES[each].isascii() and PIECES[each].decode().isprintable()] + [
-    *range(256, END),
-    *"\né€😀".encode(),
-]
-"""The tokens that it generates; all others hardly ever, but where a constraint demands them."""
-RARE = dict.fromkeys(range(END), -12.0)
 ENDING = 0.5
 """Added to the logit of the end: most answers end by themselves within 50 tokens."""
 LIKING = 1.5
@@ -298,9 +265,6 @@ class ToySession(Session):
             each.set()
 
 
-NUMBERS = {piece: number for number, piece in reversed([*enumerate(PIECES)])}
-
-
 def penalized(
     logits: Mapping[int, float], generated: list[int], sampling: SamplingParams
 ) -> dict[int, float]:
@@ -347,25 +311,6 @@ def further(structured: StructuredOutput, text: str, rest: bytes) -> Iterable[st
         if text != before and (len(before) - len(before.rstrip("\\"))) % 2:
             return ""
     return [""]
-
-
-def continuing(data: bytes) -> frozenset[int]:
-    """The tokens that UTF-8 allows after what begins as UTF-8."""
-    return _continuing(data[len((utf8_start(data) or "").encode()) :])
-
-
-@cache
-def _continuing(rest: bytes) -> frozenset[int]:
-    found = {token for token in range(END) if utf8_start(rest + PIECES[token]) is not None}
-    return frozenset(found if rest else {*found, END})
-
-
-def utf8_start(data: bytes) -> str | None:
-    """The whole characters of what begins as UTF-8; None where it doesn't."""
-    try:
-        return codecs.getincrementaldecoder("utf-8")().decode(data)
-    except UnicodeDecodeError:
-        return None
 
 
 class ToyBackend(Backend):

@@ -16,7 +16,8 @@ from tests.contract.mutants.toys import toy_mutant
 from tests.contract.toy_contract import ToyContract
 
 from llmengine_core.errors import BadRequestError
-from llmengine_core.testing.toy import END, PIECES, ToySession
+from llmengine_core.testing.toy import ToySession
+from llmengine_core.testing.toy_tokens import END, PIECES
 from llmengine_core.types.generation import (
     GenerationChunk,
     GenerationRequest,
@@ -181,6 +182,11 @@ class LastTurn(ReadsAnother):
         return Messages(messages[-1:])
 
 
+class LastTwoTurns(ReadsAnother):
+    def read(self, messages: tuple[Message, ...]) -> Prompt:
+        return Messages(messages[-2:])
+
+
 class AllUsers(ReadsAnother):
     def read(self, messages: tuple[Message, ...]) -> Prompt:
         return Messages(tuple(replace(each, role="user") for each in messages))
@@ -292,6 +298,7 @@ MUTANTS: list[Mutant] = [
     _mutant("adapter_error_let_through", "lets a file system's error through", EnginesOwnError, NOT_THERE),
     _mutant("no_template", "joins messages without a template", NoTemplate, TEMPLATE, ROLES),
     _mutant("one_turn", "makes one turn of a conversation", OneTurn, TURNS),
+    _mutant("last_two_turns", "reads the last two messages alone", LastTwoTurns, TURNS),
     _mutant("last_turn", "reads the last message alone", LastTurn, TURNS),
     _mutant("all_users", "ignores roles", AllUsers, ROLES),
     _mutant("template_uncounted", "counts messages without the template", CountsVerbatim, COUNTED),

@@ -12,7 +12,8 @@ from tests.contract.mutants import Mutant
 from tests.contract.mutants.toys import toy_mutant
 
 from llmengine_core.gate import refuse_undeclared
-from llmengine_core.testing.toy import CAPABILITIES, END, PIECES, ToySession
+from llmengine_core.testing.toy import CAPABILITIES, ToySession
+from llmengine_core.testing.toy_tokens import END, PIECES
 from llmengine_core.types.generation import (
     GenerationChunk,
     GenerationRequest,

@@ -9,7 +9,8 @@ from dataclasses import replace
 from tests.contract.mutants import Mutant
 from tests.contract.mutants.toys import toy_mutant
 
-from llmengine_core.testing.toy import END, ToySession
+from llmengine_core.testing.toy import ToySession
+from llmengine_core.testing.toy_tokens import END
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Prompt
 
 Chunks = Iterator[GenerationChunk]

@@ -13,7 +13,8 @@ from tests.contract.mutants.toys import toy_mutant
 
 from llmengine_core.errors import BadRequestError, UnsupportedFeatureError
 from llmengine_core.gate import refuse_undeclared
-from llmengine_core.testing.toy import CAPABILITIES, END, ToySession
+from llmengine_core.testing.toy import CAPABILITIES, ToySession
+from llmengine_core.testing.toy_tokens import END
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.generation import (
     GenerationChunk,

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from tests.contract.mutants import Mutant
 from tests.contract.mutants.toys import toy_mutant
 
-from llmengine_core.testing.toy import END, PIECES, ToySession, continuing, likeliest, penalized
+from llmengine_core.testing.toy import ToySession, likeliest, penalized
+from llmengine_core.testing.toy_tokens import END, PIECES, continuing
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Token
 from llmengine_core.types.sampling import SamplingParams
 

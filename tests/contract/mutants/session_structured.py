@@ -18,7 +18,8 @@ from tests.contract.toy_contract import ToyContract
 
 from llmengine_core.testing.answers import ask
 from llmengine_core.testing.contracts.sessions.structured import OBJECTS
-from llmengine_core.testing.toy import END, PIECES, ToySession
+from llmengine_core.testing.toy import ToySession
+from llmengine_core.testing.toy_tokens import END, PIECES
 from llmengine_core.types.generation import GenerationChunk, GenerationRequest, Usage
 from llmengine_core.types.sampling import StructuredOutput
 
