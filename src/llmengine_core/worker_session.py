@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmengine_core.deadlines import Watch
-from llmengine_core.errors import ServerError
+from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_core.gate import check_context, refuse_undeclared
 from llmengine_core.interfaces.backend import Session, SessionLost
 from llmengine_core.stops import StopMatcher
@@ -151,12 +151,19 @@ def narrowed(declared: Capabilities, lacks: frozenset[str]) -> Capabilities:
 
 
 def _prompt(prompt: Prompt) -> object:
+    """As the worker takes it. Raises ``BadRequestError`` for what it would take for a broken caller."""
     match prompt:
         case Text(text):
             return text
         case TokenIds(ids):
+            if wrong := [each for each in ids if each < 0]:
+                raise BadRequestError(f"the prompt has the token id {wrong[0]}; token ids are 0 or more")
+            if not ids:
+                raise BadRequestError("the prompt has no token ids; it takes one at least")
             return {"ids": ids}
         case Messages(messages):
+            if not messages:
+                raise BadRequestError("the prompt is a conversation without a message; it takes one at least")
             return {"messages": [(message.role, message.content) for message in messages]}
 
 

@@ -42,6 +42,19 @@ async def test_an_answer_is_whole_and_repeatable(worker: Worker) -> None:
     assert [chunk.finish_reason for chunk in first.chunks[:-1]] == [None] * (len(first.chunks) - 1)
 
 
+@pytest.mark.parametrize("prompt", [TokenIds((1, -1)), TokenIds(()), Messages(())], ids=str)
+async def test_a_prompt_that_is_none_is_the_callers_mistake_and_nobody_elses(
+    worker: Worker, prompt: Prompt
+) -> None:
+    stream = worker.session.generate(request("once", max_tokens=500))
+    first = await anext(stream)
+    with pytest.raises(BadRequestError, match=r"-1|one at least"):
+        await worker.complete(prompt)
+    with pytest.raises(BadRequestError, match=r"-1|one at least"):
+        await worker.session.count_tokens(prompt)
+    assert len(Answer((first, *[chunk async for chunk in stream])).tokens) > 1
+
+
 async def test_c08_the_end_token_counts_and_says_stop(worker: Worker) -> None:
     answer = await worker.complete("once", max_tokens=500)
     assert answer.finish_reason == "stop"
