@@ -1,9 +1,12 @@
-"""Laws that wait for what never comes."""
+"""Laws that wait for what never comes, or that have nothing to try."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 import pytest
@@ -34,3 +37,59 @@ def test_an_example_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
     assert "test_it_comes(" in verdict.reason  # the example is told
     assert Waits.tried
     assert set(Waits.tried.values()) == {1}
+
+
+class Unopened(Contract):
+    patience = 0.5
+    hangs: ClassVar[str] = ""
+    opened: ClassVar[int] = 0
+    given_up: ClassVar[int] = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(cls) -> AsyncIterator[None]:
+        cls.opened += 1
+        try:
+            await asyncio.sleep(60 if cls.hangs == "waits" else 0)
+            until = time.monotonic() + (8 if cls.hangs == "blocks" else 0)
+            while time.monotonic() < until:
+                pass
+        finally:
+            cls.given_up += 1
+        raise ConnectionRefusedError("nobody is there")
+        yield
+
+    @law(number=st.integers())
+    async def test_one(self, number: int) -> None:
+        """One."""
+
+    @law(number=st.integers())
+    async def test_two(self, number: int) -> None:
+        """Two."""
+
+    @law()
+    async def test_zero(self) -> None:
+        """Three."""
+
+
+@pytest.mark.parametrize(
+    ("hangs", "said"),
+    [
+        ("", "nobody is there"),
+        ("waits", "opening it was not over within"),
+        ("blocks", "the event loop is blocked"),
+    ],
+)
+def test_what_cannot_be_opened_is_every_laws_reason_and_opened_once(hangs: str, said: str) -> None:
+    Unopened.hangs, Unopened.opened, Unopened.given_up = hangs, 0, 0
+    began = time.monotonic()
+    verdicts = list(run_contract(Unopened))
+    assert time.monotonic() - began < 15
+    assert Unopened.opened == 1
+    assert Unopened.given_up == (hangs != "blocks")
+    assert [each.outcome for each in verdicts] == ["failed"] * 3  # and closing has nothing to add
+    for each in verdicts:
+        assert said in each.reason
+        assert each.reason.count("the law ") == 1, each.reason
+        assert "Failing test case" not in each.reason  # no example is to blame
+    assert len({len(each.reason) for each in verdicts[:2]}) == 1

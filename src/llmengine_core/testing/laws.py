@@ -152,10 +152,11 @@ class Contract:
     def portal(cls) -> Portal:
         """The loop that the laws run on; a fresh one where the last was blocked or ended."""
         if cls._portal is None or not cls._portal.alive:
-            _abandoned.append(
-                cls._keeper
-            )  # of a loop that may still be blocked: its tasks must not be collected
-            cls._portal, cls._keeper = Portal(), None
+            # Of a loop that may still be blocked: its tasks must not be collected.
+            _abandoned.append(cls._keeper)
+            cls._portal = Portal()
+            if cls._keeper is not None and not cls._keeper.failed:
+                cls._keeper = None
         return cls._portal
 
     @classmethod
@@ -252,13 +253,15 @@ def _bound(each: Law, cls: type[Contract]) -> Callable[..., None]:
         profile = current()
         if not self.applies(each):
             raise NotApplicable(f"{each.level} is not declared")
-        budget = _Budget(profile, each.weight)
 
         def example(self: Contract, **drawn: Any) -> None:
             budget.run(drawn, lambda: self._examine(each, drawn))
 
         strategies = {name: each.draws.get(name, getattr(cls, name, None)) for name in names}
         try:
+            if inspect.iscoroutinefunction(each.function):
+                self.given  # noqa: B018 - where it can't be opened, no example is to blame
+            budget = _Budget(profile, each.weight)
             if strategies:
                 _drawn(example, each, strategies, profile)(self)
             else:

@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Keeper", "Portal", "Stuck"]
@@ -23,6 +23,8 @@ __all__ = ["Keeper", "Portal", "Stuck"]
 T = TypeVar("T")
 ALIVE = 2.0
 """Seconds in which a loop that isn't blocked answers, also on a busy machine."""
+GIVEN_UP = 10.0
+"""Seconds in which what could not be opened lets go of what it holds."""
 DEPTH = 12
 """Innermost frames of a stack that are worth showing."""
 
@@ -124,9 +126,21 @@ class Keeper(Generic[T]):
         self._leave = asyncio.Event()
         self._entered: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._task: concurrent.futures.Future[None] | None = None
+        self._over: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._failure: Exception | None = None
+        self._trace: TracebackType | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it can't be entered, now or ever."""
+        return self._failure is not None
 
     def enter(self, seconds: float) -> T:
         """What the context gives; the same each time, and the same error. Once entered, any thread may ask."""
+        if self._failure is not None:
+            # As it was: else it would grow by a trace and a note with each who asks.
+            self._failure.__notes__ = []
+            raise self._failure.with_traceback(self._trace)
         if self._entered.done():
             return self._entered.result()
         if self._task is None:
@@ -137,7 +151,11 @@ class Keeper(Generic[T]):
         async def entered() -> T:
             return await asyncio.wrap_future(self._entered)
 
-        return self._portal.run(entered(), seconds=seconds, what="opening it")
+        try:
+            return self._portal.run(entered(), seconds=seconds, what="opening it")
+        except Exception as error:
+            self._failure, self._trace = error, error.__traceback__
+            raise
 
     def leave(self, seconds: float) -> None:
         """Leave it, if it was entered; raises what that raises."""
@@ -145,6 +163,11 @@ class Keeper(Generic[T]):
             return
         self._portal.loop.call_soon_threadsafe(self._leave.set)
         task, self._task = self._task, None
+        if self._failure is not None:
+            task.cancel()  # it may be at it still
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                self._over.result(min(seconds, GIVEN_UP))
+            return
 
         async def left() -> None:
             await asyncio.wrap_future(task)
@@ -152,6 +175,12 @@ class Keeper(Generic[T]):
         self._portal.run(left(), seconds=seconds, what="closing it")
 
     async def _keep(self) -> None:
+        try:
+            await self._kept()
+        finally:
+            self._over.set_result(None)
+
+    async def _kept(self) -> None:
         try:
             async with _entering(self._context) as given:
                 self._entered.set_result(given)
