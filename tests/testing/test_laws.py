@@ -1,8 +1,11 @@
-"""Laws that wait for what never comes, or that have nothing to try."""
+"""Laws that wait for what never comes, that have nothing to try, or that could not judge."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -93,3 +96,28 @@ def test_what_cannot_be_opened_is_every_laws_reason_and_opened_once(hangs: str, 
         assert each.reason.count("the law ") == 1, each.reason
         assert "Failing test case" not in each.reason  # no example is to blame
     assert len({len(each.reason) for each in verdicts[:2]}) == 1
+
+
+OPTIMIZED = """
+from llmengine_core.testing import Contract, law, run_contract
+
+class Wrong(Contract):
+    @law()
+    def test_it_is(self):
+        \"\"\"It is.\"\"\"
+        assert False
+
+for verdict in run_contract(Wrong):
+    print(verdict.outcome, verdict.reason)
+"""
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_where_asserts_are_left_out_laws_refuse_to_judge(way: str) -> None:
+    options = ["-O"] if way == "option" else []
+    env = os.environ | ({"PYTHONOPTIMIZE": "1"} if way == "variable" else {})
+    run = subprocess.run(
+        [sys.executable, *options, "-c", OPTIMIZED], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout.startswith("failed"), run
+    assert "without -O" in run.stdout

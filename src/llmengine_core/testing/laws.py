@@ -31,6 +31,7 @@ CORE = "core"
 """The level of what everything of a kind must do."""
 LONG = 5.0
 """Seconds that a failing example may take to be tried again: what hangs is waited for once."""
+OPTIMIZED = "laws judge by assert statements, which -O leaves out. Mend: run it without -O and PYTHONOPTIMIZE"
 _abandoned: list[object] = []
 
 
@@ -250,6 +251,8 @@ def _bound(each: Law, cls: type[Contract]) -> Callable[..., None]:
 
     @functools.wraps(each.function)
     def test(self: Contract) -> None:
+        if not __debug__:
+            raise RuntimeError(OPTIMIZED)
         profile = current()
         if not self.applies(each):
             raise NotApplicable(f"{each.level} is not declared")

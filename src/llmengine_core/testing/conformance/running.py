@@ -194,6 +194,7 @@ class Run:
         env = {
             PROFILE_VARIABLE: self.asked.profile,
             "TMPDIR": str(self._work),
+            "PYTHONOPTIMIZE": "",  # laws judge by assert statements
             EXAMPLES: str(self._work / "examples"),
         }
         output = self._work / f"output-{self._children}"
