@@ -123,7 +123,7 @@ class SamplingLaws(ComparingGround):
         if len(known) < 2:
             return
         (likelier, most), (other, less) = known[:2]
-        count = max(24, min(PATIENT, int(3 / self.pace))) if self.pace else PATIENT
+        count = max(24, min(PATIENT // 2, int(1 / self.pace))) if self.pace else PATIENT // 2
         drawn = [token for token, _ in _firsts(await self.draws(prompt, count, temperature=0.7))]
         came, both = drawn.count(other), drawn.count(other) + drawn.count(likelier)
         least, highest = (
