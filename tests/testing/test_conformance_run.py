@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.testing.hostile import BREAKS, IMPORTS, MEMORY, processes_of
 
+from llmengine_core.testing.conformance import running
 from llmengine_core.testing.conformance.report import Report
 from llmengine_core.testing.conformance.running import Asked, judge
 from llmengine_core.testing.verdicts import Verdict
@@ -134,6 +135,25 @@ def test_a_contract_whose_laws_all_end_the_process_is_given_up(report: Report) -
     assert [each.startswith("not tried, since the 5 laws before") for each in reasons] == [False] * 5 + [
         True
     ] * 4
+
+
+def test_a_contract_whose_laws_all_wait_in_vain_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "WASTED", 0.5)
+    waits = {f"waits_{at}": "import asyncio\nawait asyncio.Event().wait()" for at in range(6)}
+    found = of(judged(tmp_path, contract("Idle", {"a_holds": "pass", **waits})), "Idle")
+    reasons = [found[name].reason for name in sorted(waits)]
+    assert found["a_holds"].outcome == "passed"
+    assert [each.startswith("not tried, since those before it waited") for each in reasons] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert all("was not over within 0.2 s" in each for each in reasons)
 
 
 def test_a_contract_that_can_not_be_begun_or_ended_gets_a_verdict(report: Report) -> None:

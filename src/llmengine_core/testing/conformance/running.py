@@ -18,6 +18,7 @@ from llmengine_core.testing.conformance.report import Judged, Report
 from llmengine_core.testing.conformance.subjects import KINDS, Gap, Subject, of_plugin
 from llmengine_core.testing.conformance.watched import MOST_MEMORY, Ended, Watched
 from llmengine_core.testing.laws import CORE
+from llmengine_core.testing.portal import Stuck
 from llmengine_core.testing.profiles import PROFILE_VARIABLE
 from llmengine_core.testing.verdicts import Verdict
 
@@ -30,7 +31,7 @@ STARTING = 30.0
 IN_VAIN = 6
 """Processes in a row that ended before a first verdict, after which a contract's other laws aren't tried."""
 WASTED = 300.0
-"""Seconds that such processes may take together."""
+"""Seconds that such processes, or laws in a row whose calls did not come back, may take together."""
 EXAMPLES = "HYPOTHESIS_STORAGE_DIRECTORY"
 """Says where Hypothesis keeps what failed; elsewhere it would be in the folder that the command is given in."""
 ALTOGETHER = {"smoke": 45.0}
@@ -176,6 +177,11 @@ class Run:
                 async with aclosing(self._child(TRYING, order).news(STARTING)) as news:
                     async for told in news:
                         trial.take(told, on_begin)
+                        if trial.waited >= WASTED:
+                            trial.give_up(
+                                f"those before it waited {trial.waited:.0f} s for what did not come"
+                            )
+                            return trial.judged()
                 break
             except Ended as ended:
                 trial.end(str(ended))
@@ -185,7 +191,7 @@ class Run:
             in_vain = in_vain + 1 if alone else 0
             wasted = wasted + time.monotonic() - began if alone else 0.0
         else:
-            trial.give_up(in_vain)
+            trial.give_up(f"the {in_vain} laws before it ended the process")
         return trial.judged()
 
     def _child(self, program: str, order: dict[str, Any]) -> Watched:
@@ -209,6 +215,8 @@ class Trial:
         self.laws: Sequence[dict[str, Any]] = ()
         self.verdicts: list[Verdict] = []
         self.finished = False
+        self.waited = 0.0
+        """Seconds that the last laws, one after the other, took to fail for calls that did not come back."""
         self._begun: str | None = None
         self._since = 0.0
         self._reason = ""
@@ -228,6 +236,7 @@ class Trial:
             verdict = Verdict(**{**told["verdict"], "rules": tuple(told["verdict"]["rules"])})
             self.verdicts.append(verdict)
             self._begun = None
+            self.waited = self.waited + verdict.seconds if _is_stuck(verdict) else 0.0
 
     def end(self, reason: str) -> None:
         """The process came to a bad end: so did the law that it was at."""
@@ -244,9 +253,9 @@ class Trial:
         self._begun = None
         self.finished = self.finished or len(self.verdicts) >= len(self.laws)
 
-    def give_up(self, in_vain: int) -> None:
-        """Nothing can be learnt any more."""
-        reason = f"not tried, since the {in_vain} laws before it ended the process: {self._reason}"
+    def give_up(self, what: str) -> None:
+        """Nothing can be learnt any more; ``what`` says of the laws before why."""
+        reason = f"not tried, since {what}: {self._reason or self.verdicts[-1].reason}"
         for each in self.laws[len(self.verdicts) :]:
             self._fail(each["name"], reason)
 
@@ -261,3 +270,8 @@ class Trial:
         known = next((each for each in self.laws if each["name"] == law), known)
         seconds = time.monotonic() - self._since if self._begun else 0.0
         self.verdicts.append(Verdict(law, known["level"], tuple(known["rules"]), "failed", reason, seconds))
+
+
+def _is_stuck(verdict: Verdict) -> bool:
+    """Whether a law failed because a call did not come back."""
+    return verdict.outcome == "failed" and f".{Stuck.__name__}:" in verdict.reason.partition("\n")[0]
