@@ -75,6 +75,7 @@ HOSTILE = {
     **ENDING,
     "leaves": "import sys\nsys.exit(3)",
     "forks": "os.fork()",
+    "garbles": "import json\njson.dumps = lambda *_, **__: '{}'",
     "prints": "print('hello'); os.write(2, b'by number')",
     "blocks": "time.sleep(3)  # await",
     "waits": "import asyncio\nawait asyncio.Event().wait()",
@@ -120,6 +121,7 @@ def test_laws_that_break_the_process_get_verdicts_and_the_run_goes_on(report: Re
     for name in ENDING:
         assert BREAKS[name][1] in verdicts[name].reason
     assert "SystemExit" in verdicts["leaves"].reason
+    assert "it hung, for longer than" in verdicts["garbles"].reason
     assert "blocked the event loop" in verdicts["blocks"].reason
     assert "was not over within" in verdicts["waits"].reason
     assert {name: each.printed for name, each in verdicts.items() if each.printed} == {

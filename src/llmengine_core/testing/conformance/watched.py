@@ -58,7 +58,8 @@ class Watched:
         self._output = output
         self._env = dict(env or {})
         self._memory = memory
-        self._news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._news: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        """None is its end, which nothing that it says can be taken for."""
         self._child: Child | None = None
         self._excess = ""
 
@@ -74,13 +75,13 @@ class Watched:
             grace=0.2,
             on_message=self._news.put_nowait,
             on_line=lambda _: None,
-            on_end=lambda: self._news.put_nowait({}),
+            on_end=lambda: self._news.put_nowait(None),
         )
         watch = asyncio.create_task(self._watch(child))
         try:
             while True:
                 told = await self._next(seconds + AFTERWARDS)
-                if not told:
+                if told is None:
                     raise Ended(await self._why(await child.wait()))
                 if told.get("done"):
                     return
@@ -90,7 +91,7 @@ class Watched:
             watch.cancel()
             await child.aclose()
 
-    async def _next(self, seconds: float) -> dict[str, Any]:
+    async def _next(self, seconds: float) -> dict[str, Any] | None:
         try:
             async with asyncio.timeout(seconds):
                 return await self._news.get()
