@@ -61,7 +61,9 @@ class Hashing(Right):
 
 class Heavy(Right):
     def load_options(self, method: str, backend: str) -> Mapping[str, Any]:
-        sys.modules.setdefault("unsloth", ModuleType("unsloth"))  # as importing it would; no test looks for this one
+        sys.modules.setdefault(
+            "unsloth", ModuleType("unsloth")
+        )  # as importing it would; no test looks for this one
         return super().load_options(method, backend)
 
 
