@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from hypothesis import strategies as st
 from tests.e2e.test_adapters import adapter
 from tests.e2e.torch_checkpoints import tiny_llama
 
 from llmengine_core.settings import Settings, load_settings
-from llmengine_core.testing import BackendContract, BackendLifecycleContract, PluginContract
+from llmengine_core.testing import BackendContract, BackendLifecycleContract, PluginContract, strategies
 from llmengine_core.testing.profiles import PROFILE_VARIABLE
 
 pytestmark = pytest.mark.environment
@@ -46,7 +48,14 @@ class TestPlugin(PluginContract):
     plugin = "transformers"
 
 
+def is_spelled(text: str) -> bool:
+    """Whether the vocabulary has bytes for it: there are none for controls and for what Unicode hasn't assigned."""
+    return all(unicodedata.category(each) not in ("Cc", "Cn", "Co") or each in "\n\t" for each in text)
+
+
 class TestTinyLlama(BackendContract):
+    prompt = strategies.prompts().filter(is_spelled)
+    prompts = st.lists(strategies.prompts().filter(is_spelled), min_size=2, max_size=5)
     backend = "transformers"
     model = "tiny-llama"
     checkpoint = str(made() / "tiny") if HERE else None

@@ -52,6 +52,8 @@ class SessionGround(Contract):
     kind = "session"
     prompt: ClassVar[SearchStrategy[str]] = strategies.prompts()
     """Prompts that laws ask with; they are shortened where they don't fit the context."""
+    prompts: ClassVar[SearchStrategy[list[str]]] = st.lists(strategies.prompts(), min_size=2, max_size=5)
+    """Prompts of requests that run at once."""
     max_tokens: ClassVar[SearchStrategy[int]] = st.integers(1, 12)
     """How many tokens laws ask for; fewer of a slow engine."""
     adapters: ClassVar[Mapping[str, str]] = {}

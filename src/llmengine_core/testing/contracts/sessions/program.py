@@ -14,13 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.backend import Session
-from llmengine_core.testing import strategies
 from llmengine_core.testing.answers import Answer, ask, request
 from llmengine_core.testing.contracts.sessions.agreement import AgreementGround
 from llmengine_core.testing.contracts.sessions.ground import NEAR_TIE
 from llmengine_core.testing.contracts.sessions.streams import Stream, within
 from llmengine_core.testing.laws import NotApplicable
 from llmengine_core.testing.portal import Keeper
+from llmengine_core.testing.strategies.requests import SENTENCES
 from llmengine_core.types.generation import GenerationRequest, Text
 
 __all__ = ["Failure", "SessionProgram"]
@@ -111,7 +111,8 @@ class SessionProgram(RuleBasedStateMachine):
     # -- the steps
 
     @initialize(
-        prompts=st.lists(strategies.prompts(), min_size=2, max_size=3, unique=True), tokens=st.integers(2, 8)
+        prompts=st.lists(st.sampled_from(SENTENCES), min_size=2, max_size=3, unique=True),
+        tokens=st.integers(2, 8),
     )
     def think_of_requests(self, prompts: list[str], tokens: int) -> None:
         """Draw the requests of this program; what each is answered alone is asked before it begins."""
