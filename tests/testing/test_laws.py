@@ -80,7 +80,7 @@ class Unopened(Contract):
     [
         ("", "nobody is there"),
         ("waits", "opening it was not over within"),
-        ("blocks", "the event loop is blocked"),
+        ("blocks", "opening it blocked the event loop for more than"),
     ],
 )
 def test_what_cannot_be_opened_is_every_laws_reason_and_opened_once(hangs: str, said: str) -> None:

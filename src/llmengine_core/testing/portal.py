@@ -125,7 +125,7 @@ class Keeper(Generic[T]):
         self._context = context
         self._leave = asyncio.Event()
         self._entered: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._task: concurrent.futures.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._over: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._failure: Exception | None = None
         self._trace: TracebackType | None = None
@@ -143,12 +143,10 @@ class Keeper(Generic[T]):
             raise self._failure.with_traceback(self._trace)
         if self._entered.done():
             return self._entered.result()
-        if self._task is None:
-            if not self._portal.alive:
-                raise Stuck("the event loop is blocked")
-            self._task = asyncio.run_coroutine_threadsafe(self._keep(), self._portal.loop)
 
         async def entered() -> T:
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._keep())
             return await asyncio.wrap_future(self._entered)
 
         try:
@@ -164,13 +162,13 @@ class Keeper(Generic[T]):
         self._portal.loop.call_soon_threadsafe(self._leave.set)
         task, self._task = self._task, None
         if self._failure is not None:
-            task.cancel()  # it may be at it still
+            self._portal.loop.call_soon_threadsafe(task.cancel)  # it may be at it still
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 self._over.result(min(seconds, GIVEN_UP))
             return
 
         async def left() -> None:
-            await asyncio.wrap_future(task)
+            await task
 
         self._portal.run(left(), seconds=seconds, what="closing it")
 
