@@ -39,7 +39,9 @@ from llmengine_core.types.sampling import StructuredKind
 if TYPE_CHECKING:
     import click
 
+    from llmengine_core.interfaces.storage import Storage
     from llmengine_core.settings import Settings
+    from llmengine_core.urls import UrlPolicy
 
 __all__ = ["KINDS", "Registry"]
 
@@ -163,7 +165,7 @@ class Registry:
         decoders = self.guided_decoders.values()
         return next((info for info in decoders if kind in info.kinds and dialect in info.dialects), None)
 
-    def load(self, info: Info, *arguments: object) -> Any:
+    def load(self, info: Info, *arguments: object, **options: object) -> Any:
         """The object behind a declaration, new: what its factory gives for these arguments.
 
         Raises ``ServerError`` that names plugin, factory and mend where the factory can't be imported; what
@@ -180,7 +182,13 @@ class Registry:
                 f"{info.factory!r} can't be imported: {describe_error(error)}. "
                 f"Mend: {remedy('reinstall', origin.plugin, origin.distribution)}"
             ) from error
-        return factory(*arguments)
+        return factory(*arguments, **options)
+
+    def open_storage(self, info: StorageInfo, url: str, policy: UrlPolicy) -> Storage:
+        """A storage at a URL; one that goes where URLs lead keeps to the policy. Raises as ``load`` does."""
+        options = {"policy": policy} if info.takes_policy else {}
+        opened: Storage = self.load(info, url, **options)
+        return opened
 
     def load_once(self, info: Info) -> Any:
         """The object behind a declaration whose factory takes no arguments; the same one every time."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     """A replica that isn't ready after this long has failed."""
     queue_size: Annotated[int, Field(ge=0)] = 1024
     """Requests that may wait for one model; one more is refused."""
+    private_hosts: Names = ()
+    """Hosts that URLs of users may lead to although they are not public: names, addresses, or networks such as
+    10.0.0.0/8. Others on private, loopback and link-local addresses are refused."""
+    weights_size: Annotated[ByteSize, Field(gt=0)] = ByteSize(200 << 30)
+    """Most that fetched and derived weights may take on this machine together; beyond it those go first that were
+    used longest ago, never those in use."""
     allow_remote_code: bool = False
     """Whether code that comes with a checkpoint may run, with this user's rights. Allow it for checkpoints only
     whose code you have read."""

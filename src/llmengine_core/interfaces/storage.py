@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from llmengine_core.types.objects import ObjectMeta
 
-__all__ = ["ObjectExists", "ObjectMissing", "PreconditionFailed", "Storage", "StorageError"]
+__all__ = ["ObjectExists", "ObjectMissing", "OnBytes", "PreconditionFailed", "Storage", "StorageError"]
+
+OnBytes: TypeAlias = Callable[[int, int | None], None]
+"""Called with the bytes that are done, and those in all where that is known."""
 
 
 class StorageError(Exception):
@@ -78,6 +81,15 @@ class Storage(ABC):
 
     def path(self, key: str) -> Path | None:
         """The object or folder as a path on this machine; None where it isn't one (the default)."""
+        return None
+
+    async def bring(self, keys: Sequence[str], *, on_progress: OnBytes) -> Path | None:
+        """Have objects on this machine by the storage's own means: the folder in which they lie under their keys.
+
+        None where it has no means of its own (the default): whoever wants them streams them with ``get``. What it
+        brings is whole, checked against the digests that it vouches for, and shared with others of this machine.
+        Calls at once are safe; one that breaks off is resumed by the next.
+        """
         return None
 
     async def presign(self, key: str, *, expires: float, method: Literal["GET", "PUT"] = "GET") -> str:

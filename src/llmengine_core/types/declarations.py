@@ -165,6 +165,11 @@ class StorageInfo(Info):
     """Objects by URL. ``factory(url)`` gives a ``Storage`` whose keys are relative to that URL."""
 
     schemes: frozenset[str]
+    writable: bool = True
+    """Whether objects can be written; else ``put``, ``delete`` and ``copy`` raise ``StorageError`` that says so."""
+    takes_policy: bool = False
+    """Whether the factory is called as ``factory(url, policy=...)`` with the ``UrlPolicy`` of the settings: for
+    storages that go where URLs of users, or redirects of servers, lead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

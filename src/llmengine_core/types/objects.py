@@ -21,6 +21,8 @@ class ObjectMeta:
     """Changes whenever the content does; None where the storage has none."""
     modified_at: float | None = None
     """Seconds since the epoch."""
+    sha256: str | None = None
+    """Hex digest of the content, where the storage vouches for one."""
 
 
 @dataclass(frozen=True, slots=True)

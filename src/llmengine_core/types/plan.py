@@ -10,6 +10,7 @@ __all__ = [
     "BackendFacts",
     "Candidate",
     "CheckpointFacts",
+    "CheckpointFile",
     "EnvironmentFacts",
     "Facts",
     "Hardware",
@@ -55,6 +56,20 @@ class PluginFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFile:
+    """One file that an engine needs of a checkpoint."""
+
+    name: str
+    """Relative to the checkpoint's folder, "/" between folders; the file's own name where it is a single one."""
+    size: int
+    """Bytes."""
+    etag: str | None = None
+    """As the storage gave it when it was looked at."""
+    sha256: str | None = None
+    """What it must hash to, where the storage or a card vouches for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
     """What was seen of the weights that a spec names."""
 
@@ -77,6 +92,11 @@ class CheckpointFacts:
     """Whether its configuration names code of its own that a loader would have to run."""
     base: str | None = None
     """For an adapter, the base model that it says it was trained on, in whatever words."""
+    files: tuple[CheckpointFile, ...] = ()
+    """What must be fetched where they lie elsewhere: the weights that are served and what belongs to them, nothing
+    else. Empty for what is on this machine."""
+    archive: str | None = None
+    """"tar", "tar.gz" or "tar.zst" where they lie packed in one file; the other facts are of what is inside."""
     problem: Problem | None = None
     """Why they can't be used: missing, unreadable, not what they seem."""
 

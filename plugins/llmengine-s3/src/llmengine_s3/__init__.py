@@ -1,0 +1,1 @@
+"""llmengine plugin: objects in S3 and whatever speaks its protocol."""
