@@ -6,10 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.servers.seaweed import S3Server
 
 ROOT = Path(__file__).parent
 
@@ -47,6 +51,24 @@ def transformers_python(engines_home: Path) -> str:
 def smollm2_folder() -> Path:
     """The small model as safetensors, as `nox -s engines` made it."""
     return Path(os.environ["LLMENGINE_TEST_WEIGHTS"])
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """The S3 server that tests share; each takes buckets of its own."""
+    from tests.servers.seaweed import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def frail_s3_server() -> Iterator[S3Server]:
+    """Another one, which tests kill and hang; each leaves it running."""
+    from tests.servers.seaweed import s3_server
+
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session", autouse=True)
