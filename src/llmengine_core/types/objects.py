@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-__all__ = ["FileRecord", "ObjectMeta", "Row"]
+__all__ = ["FileRecord", "FileStatus", "ObjectMeta", "Row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ class Row:
     """JSON."""
 
 
+class FileStatus(StrEnum):
+    """How a file stands. Only READY ones are anybody's to see."""
+
+    ARRIVING = "ARRIVING"
+    """Its content is on its way, or was when whoever uploaded it ended."""
+    READY = "READY"
+    LEAVING = "LEAVING"
+    """It was deleted, or given up; its content may lie in the storage still."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
     """L01: an uploaded file."""
@@ -44,9 +55,12 @@ class FileRecord:
     filename: str
     """For display only; never a path."""
     size: int
-    """Bytes."""
+    """Bytes; 0 while it arrives."""
     owner: str
     created_at: float
     """Seconds since the epoch."""
     object_key: str
     """Where its content lies in the storage."""
+    status: FileStatus = FileStatus.READY
+    lease_until: float | None = None
+    """While it arrives: seconds since the epoch up to which its uploader is taken to be alive."""
