@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.checkpoint_files import gguf, safetensors, small_gguf
 
-from llmengine_core.checkpoints import Description, MoreNeeded, describe
+from llmengine_core.checkpoints import Description, MoreNeeded, describe, within
 from llmengine_core.types.plan import CheckpointFacts
 
 ADAPTER = safetensors({"lora_A": (2, 8)})
@@ -29,11 +29,16 @@ def look(files: Mapping[str, bytes], *, folder: bool) -> tuple[Description, dict
         try:
             found = describe(URL, sizes, heads, folder=folder)
         except MoreNeeded as more:
-            name, stop = more.name, more.stop
+            wanted = more.wanted
         else:
             return found, {name: len(head) for name, head in heads.items()}
-        assert len(heads.get(name, b"")) < stop <= sizes[name], "every round brings it forward"
-        heads[name] = files[name][:stop]
+        assert wanted
+        for name, stop in wanted.items():
+            if name in sizes:
+                assert len(heads.get(name, b"")) < stop <= sizes[name], "every round brings it forward"
+            else:
+                assert (stop, "/" in name, name in heads) == (0, True, False), "asked for once"
+            heads[name] = files.get(name, b"")[:stop]
 
 
 def folder(**files: bytes) -> Description:
@@ -90,7 +95,8 @@ def test_m04_a_hugging_face_folder_prefers_safetensors() -> None:
             parameters=96,
             context_length=256,
             heads=4,
-        )
+        ),
+        needed=("model.safetensors", "config.json"),
     )
     assert folder(config__json=CONFIG, pytorch_model__bin=PYTORCH).facts.format == "pytorch"
 
@@ -146,6 +152,64 @@ def test_shards_are_added_up_and_missed() -> None:
     assert whole.size == len(WEIGHTS) + len(ADAPTER)
     assert "1 of its 2 shards are missing, the first is two.safetensors" in reason(
         look(files, folder=True)[0].facts
+    )
+
+
+def needed(**files: bytes) -> list[str]:
+    return sorted(folder(**files).needed)
+
+
+def test_m04_one_form_of_the_weights_is_needed_and_what_belongs_to_them() -> None:
+    beside = dict.fromkeys(
+        ["tokenizer__json", "tokenizer_config__json", "merges__txt", "chat_template__jinja"], b"{}"
+    )
+    other = dict.fromkeys(["README__md", "LICENSE__txt", "train__json", "modeling__py", "model__onnx"], b"{}")
+    forms = {
+        "model__fp16__safetensors": WEIGHTS,
+        "consolidated__safetensors": WEIGHTS,
+        "flax_model__msgpack": WEIGHTS,
+    }
+    names = ["chat_template.jinja", "config.json", "merges.txt"]
+    tokens = ["tokenizer.json", "tokenizer_config.json"]
+    for kind, weights, unused in (
+        ("model.safetensors", WEIGHTS, {"pytorch_model__bin": PYTORCH}),
+        ("pytorch_model.bin", PYTORCH, {"training_args__bin": PYTORCH, "optimizer__pt": PYTORCH}),
+    ):
+        more = forms if kind == "model.safetensors" else {}
+        found = needed(config__json=CONFIG, **{kind: weights}, **beside, **other, **more, **unused)
+        assert found == sorted([*names, *tokens, kind])
+
+
+def test_the_largest_form_is_not_taken_for_the_one_that_engines_load() -> None:
+    big = safetensors({"a": (64, 64)})
+    found = folder(config__json=CONFIG, model__safetensors=WEIGHTS, consolidated__safetensors=big)
+    assert (found.facts.size, found.needed[0]) == (len(WEIGHTS), "model.safetensors")
+    alone = folder(config__json=CONFIG, weights__safetensors=big, weights__fp16__safetensors=WEIGHTS)
+    assert (alone.facts.size, alone.needed[0]) == (len(big), "weights.safetensors")
+    odd = folder(config__json=CONFIG, consolidated__safetensors=big)
+    assert odd.needed[0] == "consolidated.safetensors", "better than nothing"
+
+
+def test_code_is_needed_only_where_a_configuration_names_some() -> None:
+    coded = json.dumps(json.loads(CONFIG) | {"auto_map": {"AutoModel": "m.X"}}).encode()
+    files = {"model__safetensors": WEIGHTS, "m__py": b"class X: ...", "setup__cfg": b""}
+    assert "m.py" not in needed(config__json=CONFIG, **files)
+    assert "m.py" in needed(config__json=coded, **files)
+
+
+@pytest.mark.parametrize("name", ["../w.bin", "/w.bin", "a/../w.bin", "a//w", "", ".", "a\\w", "a\n"])
+def test_no_index_leads_out_of_its_folder(name: str) -> None:
+    assert not within(name)
+    index = json.dumps({"weight_map": {"a": name}}).encode()
+    files = {"config.json": CONFIG, "model.safetensors.index.json": index, "w.safetensors": WEIGHTS}
+    assert "is not in its folder" in reason(look(files, folder=True)[0].facts)
+
+
+def test_a_file_that_is_too_large_to_belong_to_weights_is_refused() -> None:
+    sizes = {"config.json": len(CONFIG), "model.safetensors": len(WEIGHTS), "tokenizer.json": 1 << 30}
+    heads = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "tokenizer.json": b"{" * 4096}
+    assert "its tokenizer.json has 1,073,741,824 bytes" in reason(
+        describe(URL, sizes, heads, folder=True).facts
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import sys
 import types
 from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from tests.motor import put_environment
 
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.inspection import inspect
-from llmengine_core.interfaces.storage import ObjectMissing, Storage
+from llmengine_core.interfaces.storage import ObjectMissing, Storage, StorageError
 from llmengine_core.plugins import PluginSource, installed
 from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings
@@ -27,7 +29,9 @@ from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, StorageInfo
 from llmengine_core.types.models import ModelCard, ModelSpec, WeightsSource
 from llmengine_core.types.objects import ObjectMeta
-from llmengine_core.types.plan import CheckpointFacts, Facts, Problem
+from llmengine_core.types.plan import CheckpointFacts, CheckpointFile, Facts, Problem
+from llmengine_core.urls import UrlPolicy
+from llmengine_core.weights import locate, look_again
 
 pytestmark = pytest.mark.anyio
 SETTINGS = Settings(home=Path("nowhere"))
@@ -39,9 +43,10 @@ class Shelf(Storage):
     objects: dict[str, bytes]
     read: dict[str, int]
     broken: BaseException | None = None
-    closed = 0
+    opened = closed = 0
 
     def __init__(self, url: str) -> None:
+        Shelf.opened += 1
         self.url = url
 
     def _key(self, key: str) -> str:
@@ -89,7 +94,8 @@ class Shelf(Storage):
 
 @pytest.fixture
 def shelf() -> type[Shelf]:
-    Shelf.objects, Shelf.read, Shelf.broken, Shelf.closed = {}, {}, None, 0
+    Shelf.objects, Shelf.read, Shelf.broken = {}, {}, None
+    Shelf.opened = Shelf.closed = 0
     return Shelf
 
 
@@ -270,18 +276,55 @@ async def test_the_first_source_that_is_here_is_taken(tmp_path: Path) -> None:
     assert (facts.parameters, facts.context_length) == (64 * 64 + 64, 128), "what is seen beats what is said"
 
 
-async def test_a_source_elsewhere_is_taken_at_its_cards_word(shelf: type[Shelf]) -> None:
-    source = WeightsSource(url="shelf://a/m", format="gguf", size=5, sha256="1" * 64, quantization="q8_0")
-    assert await weights(None, card(source)) == CheckpointFacts(
-        url="shelf://a/m",
-        format="gguf",
-        size=5,
-        sha256="1" * 64,
-        quantization="q8_0",
-        parameters=7,
-        context_length=9,
-    )
+SOURCE = WeightsSource(url="shelf://a/m", format="gguf", size=5, sha256="1" * 64, quantization="q4_1")
+AT_ITS_WORD = CheckpointFacts(
+    url="shelf://a/m",
+    format="gguf",
+    size=5,
+    sha256="1" * 64,
+    quantization="q4_1",
+    parameters=7,
+    context_length=9,
+)
+
+
+async def test_a_source_elsewhere_is_looked_at(shelf: type[Shelf]) -> None:
+    source = replace(SOURCE, size=len(small_gguf()))
+    shelf.objects["shelf://a/m"] = small_gguf()
+    facts = await weights(None, card(source))
+    assert (facts.quantization, facts.context_length) == ("q8_0", 128), "what is seen beats what is said"
+    assert facts.files == (CheckpointFile(name="m", size=len(small_gguf()), sha256="1" * 64),)
+    assert (facts.url, facts.path) == ("shelf://a/m", None)
+    shelf.objects["shelf://a/m"] = small_gguf()[:-9]
+    facts = await weights(None, card(replace(source, mend="ask for it")))
+    assert "truncated" in said(facts)
+    assert facts.problem
+    assert facts.problem.mend == "ask for it"
+
+
+@pytest.mark.parametrize("error", [OSError(101, "Network is unreachable"), TimeoutError()])
+async def test_a_source_that_cannot_be_reached_now_is_taken_at_its_cards_word(
+    shelf: type[Shelf], error: Exception
+) -> None:
+    shelf.broken = error
+    assert await weights(None, card(SOURCE)) == AT_ITS_WORD
+    shelf.broken = StorageError("offline")
+    assert said(await weights(None, card(SOURCE))).endswith("shelf://a/m can't be reached: offline")
+
+
+async def test_a_card_is_believed_without_a_look_and_looked_at_again_later(shelf: type[Shelf]) -> None:
+    source, known = replace(SOURCE, sha256=None), registry(cards=())
+    spec = ModelSpec(name="x", model="m")
+    facts = (await inspect(spec, card(source), known, SETTINGS, afar=False)).checkpoint
+    assert facts == replace(AT_ITS_WORD, sha256=None)
     assert not shelf.read
+    shelf.objects = {"shelf://a/m/model.gguf": small_gguf(), "shelf://a/m/README.md": b"A model"}
+    seen = await look_again(facts, known, UrlPolicy())
+    assert (seen.url, seen.size, seen.context_length) == ("shelf://a/m/model.gguf", len(small_gguf()), 128)
+    assert [file.name for file in seen.files] == ["model.gguf"]
+    assert locate(seen) == ("shelf://a/m", ("model.gguf",), "model.gguf")
+    shelf.objects = {}
+    assert "there is nothing at shelf://a/m" in said(await look_again(facts, known, UrlPolicy()))
 
 
 async def test_weights_that_are_nowhere_say_what_brings_each(tmp_path: Path) -> None:
@@ -343,6 +386,68 @@ async def test_m04_a_folder_in_a_storage(shelf: type[Shelf], tmp_path: Path) -> 
     assert (facts.format, facts.url) == ("gguf", "shelf://bucket/llama-2/model.gguf")
 
 
+async def test_m04_what_must_be_fetched_of_a_folder_is_named(shelf: type[Shelf], tmp_path: Path) -> None:
+    for file in hugging_face_folder(tmp_path).iterdir():
+        shelf.objects[f"shelf://bucket/llama/{file.name}"] = file.read_bytes()
+    beside = ("generation_config.json", "tokenizer.json", "README.md", "original/params.json")
+    shelf.objects |= {f"shelf://bucket/llama/{name}": b"{}" for name in beside}
+    facts = await weights("shelf://bucket/llama")
+    assert [file.name for file in facts.files] == [
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+    ]
+    assert facts.files[0].size == facts.size
+    assert locate(facts) == ("shelf://bucket/llama", tuple(file.name for file in facts.files), None)
+
+
+async def test_m04_weights_in_folders_below_are_found_by_their_index(
+    shelf: type[Shelf], tmp_path: Path
+) -> None:
+    folder = hugging_face_folder(tmp_path)
+    (folder / "parts").mkdir()
+    (folder / "model.safetensors").rename(folder / "parts" / "one.safetensors")
+    (folder / "two.safetensors").write_bytes(safetensors({"c": (3,)}))
+    index = {"weight_map": {"a": "parts/one.safetensors", "b": "two.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for file in folder.rglob("*.*"):
+        shelf.objects[f"shelf://bucket/llama/{file.relative_to(folder)}"] = file.read_bytes()
+    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    here, afar = await weights(folder), await weights("shelf://bucket/llama")
+    assert (here.size, here.files, here.path) == (size, (), str(folder))
+    assert (afar.size, afar.files[0].name) == (size, "parts/one.safetensors")
+    (folder / "parts" / "one.safetensors").unlink()
+    del shelf.objects["shelf://bucket/llama/parts/one.safetensors"]
+    for place in (folder, "shelf://bucket/llama"):
+        assert "1 of its 2 shards are missing, the first is parts/one" in said(await weights(place))
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "key"),
+    [
+        ("https://host/models/m.gguf?sig=a/b", "https://host/models", "m.gguf?sig=a/b"),
+        ("s3://bucket/m.gguf", "s3://bucket", "m.gguf"),
+        ("hf://org/name@main/q/m.gguf", "hf://org/name@main/q", "m.gguf"),
+    ],
+)
+def test_where_a_file_is(url: str, root: str, key: str) -> None:
+    file = CheckpointFile(name="m.gguf", size=1)
+    assert locate(CheckpointFacts(url=url, files=(file,))) == (root, (key,), "m.gguf")
+
+
+async def test_m10_an_unknown_model_that_may_be_a_repository_says_how_it_would_be_served() -> None:
+    facts = await weights(None, model="org/name-7b")
+    assert facts.problem
+    assert (
+        facts.problem.mend
+        == "checkpoint_path='hf://org/name-7b', if that is a repository of the Hugging Face hub"
+    )
+    facts = await weights("org/name-7b")
+    assert facts.problem
+    assert str(facts.problem.mend).endswith("checkpoint_path='hf://org/name-7b'")
+
+
 async def test_a_whole_bucket_can_be_a_checkpoint(shelf: type[Shelf]) -> None:
     shelf.objects = {"shelf://bucket/model.gguf": small_gguf()}
     assert (await weights("shelf://bucket")).url == "shelf://bucket/model.gguf"
@@ -355,7 +460,7 @@ async def test_what_a_storage_cannot_give_is_a_problem(shelf: type[Shelf]) -> No
         assert "shelf://bucket/m" in said(await weights("shelf://bucket/m"))
     shelf.broken = TimeoutError()
     assert "did not answer" in said(await weights("shelf://bucket/m"))
-    assert shelf.closed == 5, "closed after every failure"
+    assert shelf.closed == shelf.opened > 5, "closed after every failure"
 
 
 async def test_a_scheme_that_nobody_serves_says_what_would() -> None:

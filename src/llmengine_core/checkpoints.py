@@ -4,21 +4,26 @@ Names lie and headers don't: a format is recognised by first bytes, and a folder
 prescribes. Everything here is a pure function of file sizes and first bytes. Whoever reads the files, from a
 disk or from a storage, begins with none of them and serves each ``MoreNeeded`` until there is an answer; no
 more than headers and small configuration files are ever asked for.
+
+The same decides what must be fetched of a checkpoint that lies elsewhere: one form of the weights, the first
+that engines look for, and the small files that belong to it.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from llmengine_core import gguf
 from llmengine_core.gguf import BadHeader, MoreBytes
 from llmengine_core.types.plan import CheckpointFacts, Problem
 
-__all__ = ["Description", "MoreNeeded", "describe"]
+__all__ = ["Description", "MoreNeeded", "describe", "within"]
 
 SNIFF = 4096
 """Bytes that tell a format."""
@@ -26,10 +31,28 @@ SNIFFED = 8
 """Files of a folder, the largest ones, whose format is told."""
 CONFIG_LIMIT, INDEX_LIMIT, HEADER_LIMIT = 1 << 20, 16 << 20, 8 << 20
 """Bytes of config.json, the index of shards, a safetensors header; larger ones are refused."""
-INDEXES = {"safetensors": "model.safetensors.index.json", "pytorch": "pytorch_model.bin.index.json"}
+BESIDE_LIMIT = 256 << 20
+"""Bytes of a file that belongs to the weights; the largest tokenizers take about 35 MB."""
+WHOLE = {"safetensors": "model.safetensors", "pytorch": "pytorch_model.bin"}
+"""Weights in one file, as engines look for them first."""
+INDEXES = {kind: f"{name}.index.json" for kind, name in WHOLE.items()}
+"""The list of their shards, which they look for next."""
+ADAPTERS = {"safetensors": "adapter_model.safetensors", "pytorch": "adapter_model.bin"}
+BESIDE = (
+    "*config.json", "tokenizer.json", "tokenizer.model*", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "sentencepiece*.model", "*.tiktoken", "tekken.json", "normalizer.json",
+)  # fmt: skip
+"""Files that say how weights are used: configurations, tokenizers, templates."""
+FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff\\\\]")
+"""Characters that no file's name has here."""
+OTHER_FORMS = re.compile(r"consolidated\b.*|(optimizer|scheduler|training_args|rng_state)\b.*")
+"""Weights in their makers' own form, and what training leaves behind."""
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a weight, by the name of its type in config.json."""
 MOST_DIMENSIONS = 16
+MOST_NAMED = 40
+"""Files that a message names."""
 PICKLED = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How PyTorch files began before they were zip archives."""
 STRANGERS: tuple[tuple[bytes, str, str | None], ...] = (
@@ -43,11 +66,14 @@ STRANGERS: tuple[tuple[bytes, str, str | None], ...] = (
 
 
 class MoreNeeded(Exception):
-    """The answer lies further into a file: read the first ``stop`` bytes of ``name`` and ask again."""
+    """The answer lies further into the files: read the first bytes of each that is ``wanted``, and ask again.
 
-    def __init__(self, name: str, stop: int) -> None:
-        super().__init__(name, stop)
-        self.name, self.stop = name, stop
+    0 bytes ask whether there is such a file in a folder below: add its size, or else no bytes to the heads.
+    """
+
+    def __init__(self, wanted: Mapping[str, int]) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +83,23 @@ class Description:
     facts: CheckpointFacts
     file: str | None = None
     """The one of the folder's files that is the checkpoint; None where it is all of what was described."""
+    needed: tuple[str, ...] = ()
+    """The files that an engine needs, the weights first; of a folder these are a part."""
 
 
 def describe(url: str, sizes: Mapping[str, int], heads: Mapping[str, bytes], *, folder: bool) -> Description:
     """Describe the file or folder at ``url``.
 
-    ``sizes`` holds the bytes of each file by name (of the one file, where it isn't a folder), ``heads`` the
-    first bytes of those that were asked for. What can't be used comes back with a ``Problem``. Raises only
-    ``MoreNeeded``.
+    ``sizes`` holds the bytes of each file by name (of the one file, where it isn't a folder), with "/" for those
+    in folders below as far as they are known, ``heads`` the first bytes of those that were asked for. What can't be
+    used comes back with a ``Problem``. Raises only ``MoreNeeded``.
     """
     files = _Files(sizes, heads)
     try:
         if folder:
             return _describe_folder(url, files)
         (name,) = sizes
-        return Description(_describe_file(url, name, files))
+        return Description(_describe_file(url, name, files), None, (name,))
     except BadHeader as error:
         problem = Problem(f"the checkpoint {url} can't be used: {error.reason}", error.mend)
         return Description(CheckpointFacts(url=url, size=sum(sizes.values()), problem=problem))
@@ -83,13 +111,25 @@ class _Files:
     def __init__(self, sizes: Mapping[str, int], heads: Mapping[str, bytes]) -> None:
         self.sizes, self.heads = sizes, heads
 
+    def want(self, wanted: Mapping[str, int]) -> None:
+        """Have the first bytes of several files at once; fewer only where a file is shorter."""
+        stops = {name: min(stop, self.sizes[name]) for name, stop in wanted.items()}
+        short = {name: stop for name, stop in stops.items() if len(self.heads.get(name, b"")) < stop}
+        if short:
+            raise MoreNeeded(short)
+
     def head(self, name: str, stop: int) -> bytes:
         """The first ``stop`` bytes of a file; fewer only where the file is shorter."""
-        stop = min(stop, self.sizes[name])
-        head = self.heads.get(name, b"")
-        if len(head) < stop:
-            raise MoreNeeded(name, stop)
-        return head
+        self.want({name: stop})
+        return self.heads.get(name, b"")
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those that there are not."""
+        absent = [name for name in names if name not in self.sizes]
+        unknown = {name: 0 for name in absent if "/" in name and name not in self.heads}
+        if unknown:
+            raise MoreNeeded(unknown)
+        return absent
 
     def json(self, name: str, limit: int) -> dict[str, Any]:
         """A whole small file that is a JSON object."""
@@ -140,24 +180,40 @@ def _describe_file(url: str, name: str, files: _Files) -> CheckpointFacts:
 
 
 def _describe_folder(url: str, files: _Files) -> Description:
-    largest = sorted(files.sizes, key=lambda name: (-files.sizes[name], name))[:SNIFFED]
+    here = sorted(
+        (name for name in files.sizes if "/" not in name), key=lambda name: (-files.sizes[name], name)
+    )
+    largest = here[:SNIFFED]
+    files.want(dict.fromkeys(largest, SNIFF))
     weights: dict[str | None, list[str]] = {}
     for name in largest:
         weights.setdefault(files.kind(name), []).append(name)
     if "adapter_config.json" in files.sizes:
-        if names := weights.get("safetensors") or weights.get("pytorch"):
-            config = files.json("adapter_config.json", CONFIG_LIMIT)
-            size = sum(files.sizes[name] for name in names)
-            base = _text(config, "base_model_name_or_path")
-            return Description(CheckpointFacts(url=url, format="adapter", size=size, base=base))
-        raise BadHeader("it has an adapter_config.json, but no adapter weights")
-    for kind in ("safetensors", "pytorch"):
+        return _describe_adapter(url, files, weights)
+    for kind in WHOLE:
         if kind in weights and ("config.json" in files.sizes or "gguf" not in weights):
-            return Description(_describe_hugging_face(url, files, kind, weights[kind]))
+            return _describe_hugging_face(url, files, kind, weights[kind])
     if "gguf" in weights:
         return _describe_gguf_folder(url, files, sorted(weights["gguf"]))
-    some = ", ".join(sorted(files.sizes)[:5]) or "nothing"
-    raise BadHeader(f"no weights were found in the folder (it holds {some}{', …' * (len(files.sizes) > 5)})")
+    some = ", ".join(sorted(here)[:5]) or "nothing"
+    raise BadHeader(f"no weights were found in the folder (it holds {some}{', …' * (len(here) > 5)})")
+
+
+def _describe_adapter(url: str, files: _Files, weights: Mapping[str | None, list[str]]) -> Description:
+    """One that goes on a base model, as PEFT saves it; what else its training left there isn't its."""
+    for kind, name in ADAPTERS.items():
+        if name in weights.get(kind, ()):
+            break
+    else:
+        kinds = [kind for kind in ADAPTERS if kind in weights]
+        if not kinds:
+            raise BadHeader("it has an adapter_config.json, but no adapter weights")
+        kind, name = kinds[0], weights[kinds[0]][0]
+    if kind == "safetensors":
+        _safetensors_parameters(name, files)  # it is whole
+    base = _text(files.json("adapter_config.json", CONFIG_LIMIT), "base_model_name_or_path")
+    facts = CheckpointFacts(url=url, format="adapter", size=files.sizes[name], base=base)
+    return Description(facts, None, (name, "adapter_config.json"))
 
 
 # -- GGUF -------------------------------------------------------------------------------------------------------
@@ -169,7 +225,7 @@ def _describe_gguf(url: str, name: str, files: _Files) -> tuple[CheckpointFacts,
     try:
         header = gguf.read_header(files.head(name, SNIFF), size)
     except MoreBytes as more:
-        raise MoreNeeded(name, more.stop) from None
+        raise MoreNeeded({name: more.stop}) from None
     architecture = header.text("general.architecture")
     if architecture is None:
         raise BadHeader("its metadata has no general.architecture")
@@ -190,26 +246,27 @@ def _describe_gguf_folder(url: str, files: _Files, names: list[str]) -> Descript
     first = names[0]
     facts, parts = _describe_gguf(url, first, files)
     if parts == 1 and len(names) == 1:
-        return Description(facts, first)
+        return Description(facts, first, (first,))
     if parts == 1:
-        raise BadHeader(f"the folder holds several GGUF models: {', '.join(names)}", "name one of the files")
+        named = sorted({*names, *(each for each in files.sizes if fnmatchcase(each, "*.gguf"))})
+        some = ", ".join(named[:MOST_NAMED]) + ", …" * (len(named) > MOST_NAMED)
+        raise BadHeader(f"the folder holds several GGUF models: {some}", "name one of the files")
     stem = first.rpartition("-00001-of-")[0]
     expected = [f"{stem}-{part:05}-of-{parts:05}.gguf" for part in range(1, min(parts, 1000) + 1)]
     if missing := [name for name in expected if name not in files.sizes]:
         raise BadHeader(f"{len(missing)} of its {parts} parts are missing, the first is {missing[0]!r}")
-    return Description(
-        replace(facts, size=sum(files.sizes[name] for name in expected), parameters=None), first
-    )
+    size = sum(files.sizes[name] for name in expected)
+    return Description(replace(facts, size=size, parameters=None), first, tuple(expected))
 
 
 # -- Hugging Face folders ---------------------------------------------------------------------------------------
 
 
-def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str]) -> CheckpointFacts:
+def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str]) -> Description:
     if "config.json" not in files.sizes:
         raise BadHeader(f"the folder holds {kind} weights, but no config.json that says what they are")
     config = files.json("config.json", CONFIG_LIMIT)
-    shards = _shards(files, kind, names)
+    listed, shards = _shards(files, kind, names)
     size = sum(files.sizes[name] for name in shards)
     model = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     method = _stored(config.get("quantization_config"))
@@ -219,7 +276,8 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
     if kind == "pytorch" or len(shards) > 1:
         width = WIDTHS.get(str(model.get("dtype") or model.get("torch_dtype") or config.get("torch_dtype")))
         parameters = size // width if width and not method else None
-    return CheckpointFacts(
+    remote_code = bool(config.get("auto_map"))
+    facts = CheckpointFacts(
         url=url,
         format=kind,
         size=size,
@@ -228,8 +286,20 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
         parameters=parameters,
         context_length=_count(model, "max_position_embeddings", "n_positions", "max_sequence_length"),
         heads=_count(model, "num_attention_heads", "n_head", "num_heads"),
-        remote_code=bool(config.get("auto_map")),
+        remote_code=remote_code,
     )
+    return Description(facts, None, (*shards, *listed, *_beside(files, code=remote_code)))
+
+
+def _beside(files: _Files, *, code: bool) -> list[str]:
+    """What belongs to the weights of a folder: what says how they are used, and their code if they need it."""
+    patterns = (*BESIDE, *(["*.py"] if code else []))
+    names = [name for name in files.sizes if "/" not in name]
+    found = sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+    for name in found:
+        if files.sizes[name] > BESIDE_LIMIT:
+            raise BadHeader(f"its {name} has {files.sizes[name]:,} bytes; at most {BESIDE_LIMIT:,} are taken")
+    return found
 
 
 def _stored(quantization: object) -> str | None:
@@ -248,21 +318,43 @@ def _stored(quantization: object) -> str | None:
     return named
 
 
-def _shards(files: _Files, kind: str, names: list[str]) -> list[str]:
-    """The files that hold the weights; all of them are here."""
-    index = INDEXES[kind]
+def _shards(files: _Files, kind: str, names: list[str]) -> tuple[list[str], list[str]]:
+    """The index of the weights, if they have one, and the files that hold them; all of these are here.
+
+    One form of the weights is taken: what engines look for first. Another precision beside it, as in
+    model.fp16.safetensors, is not.
+    """
+    whole, index = WHOLE[kind], INDEXES[kind]
+    if whole in names:
+        return [], [whole]
     if index not in files.sizes:
         ending = names[0].rpartition(".")[2]
-        return [*names, *sorted(n for n in files.sizes if n.endswith(f".{ending}") and n not in names)]
+        here = [each for each in files.sizes if each.endswith(f".{ending}") and "/" not in each]
+        shards = [*names, *sorted(set(here).difference(names))]
+        proper = [each for each in shards if not _another_form(each, shards)]
+        return [], proper or shards
     placed = files.json(index, INDEX_LIMIT).get("weight_map")
     if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
         raise BadHeader(f"its {index} has no weight_map of texts")
     shards = sorted(set(placed.values()))
-    if missing := [name for name in shards if name not in files.sizes]:
+    if outside := [name for name in shards if not within(name)]:
+        raise BadHeader(f"its {index} names {outside[0]!r}, which is not in its folder")
+    if missing := files.missing(shards):
         raise BadHeader(f"{len(missing)} of its {len(shards)} shards are missing, the first is {missing[0]}")
     if not shards:
         raise BadHeader(f"its {index} names no weights")
-    return shards
+    return [index], shards
+
+
+def within(name: str) -> bool:
+    """Whether a relative name stays in its folder, on any system: "a/b.bin" does, "../b.bin" and "/b.bin" don't."""
+    return not FORBIDDEN.search(name) and all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def _another_form(name: str, names: list[str]) -> bool:
+    """Whether a file holds the same weights as another in another precision, or none that are served."""
+    stem, _, ending = name.rpartition(".")
+    return bool(OTHER_FORMS.fullmatch(name)) or f"{stem.rpartition('.')[0]}.{ending}" in names
 
 
 def _safetensors_parameters(name: str, files: _Files) -> int:

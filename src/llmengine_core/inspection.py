@@ -17,6 +17,7 @@ from llmengine_core.registry import Registry
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec
 from llmengine_core.types.models import ModelCard, ModelSpec
 from llmengine_core.types.plan import BackendFacts, CheckpointFacts, EnvironmentFacts, Facts, Problem
+from llmengine_core.urls import UrlPolicy
 from llmengine_core.weights import find_base, find_weights
 
 if TYPE_CHECKING:
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["inspect", "look_around"]
 
 
-async def inspect(spec: ModelSpec, card: ModelCard | None, registry: Registry, settings: Settings) -> Facts:
+async def inspect(
+    spec: ModelSpec, card: ModelCard | None, registry: Registry, settings: Settings, *, afar: bool = True
+) -> Facts:
     """See all that resolving ``spec`` may need to know; ``card`` describes ``spec.model`` where it is known.
 
-    What is missing or broken is a ``Problem`` in the facts, never an error.
+    What is missing or broken is a ``Problem`` in the facts, never an error. Unless ``afar``, nothing that a card
+    names is looked at in a storage: it is taken at the card's word.
     """
-    checkpoint, adapter = await find_weights(spec, card, registry), None
+    policy = UrlPolicy(private_hosts=settings.private_hosts)
+    checkpoint, adapter = await find_weights(spec, card, registry, policy, afar=afar), None
     if checkpoint.format == "adapter":
-        checkpoint, adapter = await find_base(spec, card, registry), checkpoint
+        checkpoint, adapter = await find_base(spec, card, registry, policy, afar=afar), checkpoint
     around = await asyncio.to_thread(look_around, registry, settings)
     return replace(around, checkpoint=checkpoint, adapter=adapter)
 

@@ -25,6 +25,7 @@ from llmengine_core.types.declarations import TransformInfo
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import CheckpointFacts
 from llmengine_core.types.progress import OnProgress
+from llmengine_core.urls import UrlPolicy
 from llmengine_core.weights import find_weights
 
 __all__ = ["HEADER", "Known", "Made", "known_transforms", "row", "transform"]
@@ -108,7 +109,7 @@ async def transform(
         raise NotFoundError(f"no plugin registers a transform {name!r}; here are {known}")
     method = _method(info, method)
     spec = ModelSpec(name=name, model=name, checkpoint_path=str(source))
-    checkpoint = await find_weights(spec, None, registry)
+    checkpoint = await find_weights(spec, None, registry, UrlPolicy(settings.private_hosts))
     path = _fit(info, checkpoint, source)
     python = await asyncio.to_thread(Places(settings, registry).of_transform, info)
     try:

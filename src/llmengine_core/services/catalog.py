@@ -36,10 +36,10 @@ class Catalog:
 
     # -- resolution ------------------------------------------------------------------------------------------
 
-    async def explain(self, spec: ModelSpec) -> Plan:
-        """How a spec would be resolved, and why."""
+    async def explain(self, spec: ModelSpec, *, afar: bool = True) -> Plan:
+        """How a spec would be resolved, and why; unless ``afar``, without a look at what a card names elsewhere."""
         card = self._registry.models.get(spec.model)
-        facts = await inspect(spec, card, self._registry, self._settings)
+        facts = await inspect(spec, card, self._registry, self._settings, afar=afar)
         return resolve(spec, self._registry.declarations, facts)
 
     async def resolved(self, spec: ModelSpec) -> Plan:
@@ -106,7 +106,7 @@ class Catalog:
             spec=spec,
             owner="",
             status=ModelStatus.READY,
-            plan=await self.explain(spec),
+            plan=await self.explain(spec, afar=False),
             created_at=0.0,
             builtin=True,
         )

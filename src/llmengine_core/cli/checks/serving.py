@@ -85,7 +85,7 @@ def models(settings: Settings, registry: Registry) -> Iterator[Finding]:
     served, problems = [], []
     for name, card in registry.models.items():
         spec = ModelSpec(name=name, model=name, inference_framework="auto")
-        facts = asyncio.run(inspect(spec, card, registry, settings))
+        facts = asyncio.run(inspect(spec, card, registry, settings, afar=False))
         plan = resolve(spec, registry.declarations, facts)
         if plan.chosen is not None:
             served.append(name)

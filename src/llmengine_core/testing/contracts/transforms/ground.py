@@ -25,6 +25,7 @@ from llmengine_core.types.declarations import TransformInfo
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import CheckpointFacts
 from llmengine_core.types.progress import OnProgress, Progress
+from llmengine_core.urls import UrlPolicy
 from llmengine_core.weights import find_weights
 
 __all__ = ["Bench", "TransformGround", "digest", "inspected"]
@@ -201,4 +202,5 @@ def digest(path: Path) -> str:
 
 async def inspected(path: Path, registry: Registry) -> CheckpointFacts:
     """What our own inspection sees there, of the content."""
-    return await find_weights(ModelSpec(name="made", model="made", checkpoint_path=str(path)), None, registry)
+    spec = ModelSpec(name="made", model="made", checkpoint_path=str(path))
+    return await find_weights(spec, None, registry, UrlPolicy())
