@@ -6,14 +6,14 @@ import asyncio
 import fcntl
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from llmengine_core.errors import ServerError
 
-__all__ = ["file_lock", "in_thread"]
+__all__ = ["file_lock", "held", "in_thread"]
 
 T = TypeVar("T")
 
@@ -21,60 +21,93 @@ POLL_SECONDS = 0.05
 
 
 @asynccontextmanager
-async def file_lock(path: Path) -> AsyncIterator[None]:
+async def file_lock(
+    path: Path, *, waiting: Callable[[], object] | None = None, passing: bool = False
+) -> AsyncIterator[None]:
     """Hold ``path`` for this task; wait for whoever holds it, in this process or another.
 
-    The kernel lets go when a holder dies. The file stays: removing it would let two hold it at once. Raises
-    ``ServerError`` where there can be no such file.
+    The kernel lets go when a holder dies. While others hold it no thread is kept, and ``waiting`` is called in
+    one every now and then: blocking calls are welcome there. The file stays, unless it is ``passing``: then it
+    goes with its holder. Raises ``ServerError`` where there can be no such file.
     """
     lock = _FileLock(path)
     try:
         try:
-            await in_thread(lock.acquire)
+            while not await in_thread(lock.attempt):
+                if waiting is not None:
+                    await asyncio.to_thread(waiting)
+                await asyncio.sleep(POLL_SECONDS)
         except OSError as error:
             raise ServerError(
                 f"{path} can't be locked: {error.strerror or error}; free space or rights there, or set LLMENGINE_HOME"
             ) from error
         yield
     finally:
+        if passing:
+            await in_thread(lock.remove)
         lock.release()
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold ``path`` for this thread and a moment: waiting for it can't be broken off. Raises ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class _FileLock:
-    """Acquired in a thread that nobody may be waiting for any more, released at once."""
+    """A file that is locked or not; of one that its last holder removed, a new one is made."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._turn = threading.Lock()
         self._descriptor: int | None = None
-        self._released = False
 
-    def acquire(self, stop: threading.Event) -> None:
+    def attempt(self, _: threading.Event) -> bool:
+        """Lock it, unless somebody else holds it; whether that was done."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        while not stop.is_set():
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                stop.wait(POLL_SECONDS)
-        with self._turn:
-            self._descriptor = descriptor
-        if self._released:
-            self.release()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                self._descriptor, descriptor = descriptor, -1
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return self._descriptor is not None
+
+    def remove(self, _: threading.Event) -> None:
+        """Remove the file that is locked; others make a new one."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.unlink(self._path)
 
     def release(self) -> None:
-        with self._turn:
-            self._released = True
-            descriptor, self._descriptor = self._descriptor, None
+        descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:
-    """Run blocking work in a thread; the event it is given is set when the caller is cancelled."""
+    """Run blocking work in a thread; the event it is given is set when the caller is cancelled.
+
+    A cancelled caller stays until the work has ended, so that nothing is done behind its back.
+    """
     stop = threading.Event()
+    running = asyncio.get_running_loop().run_in_executor(None, work, stop)
     try:
-        return await asyncio.to_thread(work, stop)
-    finally:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
         stop.set()
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # the cancellation goes first; without this line it would be logged
+        raise
