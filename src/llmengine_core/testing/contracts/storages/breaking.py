@@ -17,11 +17,18 @@ from hypothesis import strategies as st
 
 from llmengine_core.interfaces.storage import ObjectMissing, Storage, StorageError
 from llmengine_core.testing.contracts.placed import bounded
-from llmengine_core.testing.contracts.storages.ground import MIB, StorageGround, content, listed, stream
+from llmengine_core.testing.contracts.storages.ground import (
+    MIB,
+    WRITING,
+    StorageGround,
+    content,
+    listed,
+    stream,
+)
 from llmengine_core.testing.contracts.storages.machine import Broken, Piece, alike
 from llmengine_core.testing.laws import NotApplicable, law
 
-__all__ = ["BreakingLaws"]
+__all__ = ["LARGE", "BreakingLaws", "Memory"]
 
 LARGE = 128
 """MiB of what is large."""
@@ -34,7 +41,7 @@ OPEN = 12
 class BreakingLaws(StorageGround):
     """See the module."""
 
-    @law(pieces=st.lists(st.sampled_from([b"", b"some", 700_000]), max_size=5), weight=0.5)
+    @law(level=WRITING, pieces=st.lists(st.sampled_from([b"", b"some", 700_000]), max_size=5), weight=0.5)
     async def test_a_source_that_raises_leaves_nothing(self, pieces: list[Piece]) -> None:
         """A put whose source raises raises, makes no object, and leaves the one that was there as it was."""
         async with self.fresh() as place, self.at(place.url) as storage:
@@ -53,7 +60,7 @@ class BreakingLaws(StorageGround):
             await _only_old(storage, before_is=alike(await storage.head("old"), before))
             await self.no_residue(place, ["old"], "after sources that raised")
 
-    @law(turns=st.integers(0, 40), taken=st.integers(0, 4), weight=2)
+    @law(level=WRITING, turns=st.integers(0, 40), taken=st.integers(0, 4), weight=2)
     async def test_a_put_cancelled_anywhere_is_all_or_nothing(self, turns: int, taken: int) -> None:
         """A put that is cancelled at any moment has put the whole object or nothing."""
         pieces = [b"x" * 700_000] * 4
@@ -85,7 +92,7 @@ class BreakingLaws(StorageGround):
             assert names == ["old"], f"after a cancelled put there are {names}"
             await self.no_residue(place, ["old"], "after a cancelled put")
 
-    @law()
+    @law(level=WRITING)
     async def test_broken_off_puts_do_not_pile_up(self) -> None:
         """What several puts leave that break off or hang and are cancelled is not more than what one leaves."""
         async with self.fresh() as place, self.at(place.url) as storage:
@@ -101,7 +108,7 @@ class BreakingLaws(StorageGround):
             await _only_old(storage, before_is=alike(await storage.head("old"), before))
             await self.no_residue(place, ["old"], "after puts that were cancelled")
 
-    @law()
+    @law(level=WRITING)
     async def test_nobody_sees_a_part_of_an_object(self) -> None:
         """While an object is being put, no list, head or get shows it; what it replaces stays whole till then."""
         async with self.fresh() as place, self.at(place.url) as storage, self.at(place.url) as other:
@@ -130,7 +137,7 @@ class BreakingLaws(StorageGround):
                 size = len(await content(other, key))
                 assert size == 3 * MIB + 1, f"an object of {3 * MIB + 1} bytes has {size}"
 
-    @law()
+    @law(level=WRITING)
     async def test_a_reader_sees_the_old_or_the_new(self) -> None:
         """What is read while an object is replaced is the one or the other: never a mix, never nothing."""
         async with self.fresh() as place, self.at(place.url) as storage, self.at(place.url) as other:
@@ -159,7 +166,7 @@ class BreakingLaws(StorageGround):
                 await reading
             assert reads, "no read succeeded while an object was replaced"
 
-    @law()
+    @law(level=WRITING)
     async def test_a_stream_is_of_one_content(self) -> None:
         """A stream that has begun when its object is replaced or deleted gives one content, or a StorageError."""
         async with self.empty() as storage:
@@ -176,7 +183,7 @@ class BreakingLaws(StorageGround):
                         pieces += [piece async for piece in reading]
                         _whole(pieces, size)
 
-    @law()
+    @law(level=WRITING)
     async def test_streams_that_are_left_keep_no_files_open(self) -> None:
         """Contents and listings that are left early and closed, and puts that break off, let go of their files."""
         async with self.fresh() as place:
@@ -195,7 +202,7 @@ class BreakingLaws(StorageGround):
             after = await asyncio.to_thread(_descriptors)
             assert after - before < OPEN, f"{OPEN} storages that were closed keep {after - before} files open"
 
-    @law()
+    @law(level=WRITING)
     async def test_memory_is_bounded_whatever_the_size(self) -> None:
         """A large object is put, read and copied without being held in memory as a whole."""
         async with self.empty() as storage:
@@ -204,7 +211,7 @@ class BreakingLaws(StorageGround):
                 for _ in range(LARGE):
                     yield bytes(MIB)
 
-            with _Memory() as watch:
+            with Memory() as watch:
                 await storage.put("k", source())
                 watch.judge("putting")
                 size = 0
@@ -218,7 +225,7 @@ class BreakingLaws(StorageGround):
             )
 
 
-class _Memory:
+class Memory:
     """What of our memory is in use at most while it is entered: by Python's count and by the system's."""
 
     def __enter__(self) -> Self:

@@ -16,6 +16,7 @@ from llmengine_core.testing.contracts.fetching import FETCHED, fetch
 from llmengine_core.testing.contracts.storages.ground import (
     PATHS,
     PRESIGNING,
+    WRITING,
     StorageGround,
     content,
     listed,
@@ -87,7 +88,7 @@ class GrantingLaws(StorageGround):
             above = await asyncio.to_thread(_path, storage, "folder")
             assert above == path.parent, f"folder/k is at {path}, and folder at {above}"
 
-    @law()
+    @law(level=WRITING)
     async def test_no_key_leads_out_of_the_storage(self) -> None:
         """Whatever a key looks like when it is unquoted, split at backslashes or expanded, it leads nowhere else."""
         async with self.fresh() as place, self.at(place.url) as storage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -14,13 +14,28 @@ from llmengine_core.testing import strategies
 from llmengine_core.testing.contracts.placed import Place, PlacedGround
 from llmengine_core.testing.contracts.storages.machine import Step, listed, programs, stream
 from llmengine_core.testing.contracts.storages.racer import content
-from llmengine_core.testing.laws import NotApplicable
+from llmengine_core.testing.laws import CORE, NotApplicable
 from llmengine_core.types.declarations import StorageInfo
 from llmengine_core.types.objects import ObjectMeta
 
-__all__ = ["MIB", "PATHS", "PRESIGNING", "StorageGround", "content", "etag_of", "listed", "stream"]
+__all__ = [
+    "MIB",
+    "PATHS",
+    "PRESIGNING",
+    "READ_ONLY",
+    "WRITING",
+    "StorageGround",
+    "content",
+    "etag_of",
+    "listed",
+    "stream",
+]
 
 MIB = 1 << 20
+WRITING = "writing"
+"""The level of a storage whose objects can be written: ``StorageInfo.writable``."""
+READ_ONLY = "read-only"
+"""The level of a storage that only reads what others have written: ``StorageInfo.writable`` is False."""
 PRESIGNING = "presigned access"
 """The level of URLs that grant access: a storage that has them gives one, another raises ``StorageError``."""
 PATHS = "local paths"
@@ -45,12 +60,28 @@ class StorageGround(PlacedGround):
         super().__init_subclass__(**kwargs)
 
     @classmethod
+    def writable(cls) -> bool:
+        """Whether objects can be written: which of its laws a storage is held to."""
+        return cls.info().writable
+
+    @classmethod
     def levels(cls) -> frozenset[str]:
-        return super().levels() | {PRESIGNING, PATHS}
+        if not cls.writable():
+            return frozenset({CORE, READ_ONLY})
+        return super().levels() | {WRITING, PRESIGNING, PATHS}
 
     @classmethod
     def info(cls) -> StorageInfo:
         return cls.named(cls.registry().storages, cls.storage)
+
+    async def place(self, place: Place, objects: Mapping[str, bytes]) -> None:
+        """Have objects, and no others, lie at a fresh URL before it is opened for the first time.
+
+        By default they are put through the storage; a read-only one needs another way, past its interface.
+        """
+        async with self.at(place.url) as storage:
+            for key, whole in objects.items():
+                await storage.put(key, whole)
 
     def residue(self, url: str, keys: set[str]) -> list[str]:
         """What lies in a storage, seen past its interface, and belongs to none of the objects ``keys``.
@@ -67,6 +98,14 @@ class StorageGround(PlacedGround):
             yield storage
         finally:
             await storage.aclose()
+
+    @asynccontextmanager
+    async def holding(self, objects: Mapping[str, bytes]) -> AsyncIterator[Storage]:
+        """A storage with objects in it."""
+        async with self.fresh() as place:
+            await self.place(place, objects)
+            async with self.at(place.url) as storage:
+                yield storage
 
     @asynccontextmanager
     async def empty(self) -> AsyncIterator[Storage]:

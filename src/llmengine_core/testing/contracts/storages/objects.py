@@ -19,6 +19,7 @@ from llmengine_core.interfaces.storage import (
 )
 from llmengine_core.testing.contracts.storages.ground import (
     MIB,
+    WRITING,
     StorageGround,
     content,
     etag_of,
@@ -38,13 +39,13 @@ ABSENT = "absent/object"
 class ObjectLaws(StorageGround):
     """See the module."""
 
-    @law(weight=2)
+    @law(level=WRITING, weight=2)
     async def test_any_sequence_of_calls_agrees_with_a_dict(self, program: list[Step]) -> None:
         """Whatever is called in whatever order, the storage holds what a dict would hold."""
         async with self.fresh() as place:
             await replay(lambda: self.made(place.url), program)
 
-    @law(pieces=st.lists(st.binary(max_size=20) | st.sampled_from([b"", 300_000]), max_size=6))
+    @law(level=WRITING, pieces=st.lists(st.binary(max_size=20) | st.sampled_from([b"", 300_000]), max_size=6))
     async def test_content_comes_back_whatever_its_pieces(self, pieces: list[Piece]) -> None:
         """An object's content is that of its pieces, whether put at once or streamed, empty ones among them."""
         whole = joined(pieces)
@@ -59,8 +60,7 @@ class ObjectLaws(StorageGround):
     async def test_pieces_are_at_most_16_mib(self) -> None:
         """A large object comes in pieces of at most 16 MiB, which together are what was asked for."""
         whole = bytes(range(256)) * (33 * MIB // 256)
-        async with self.empty() as storage:
-            await storage.put("k", whole)
+        async with self.holding({"k": whole}) as storage:
             for start, stop in ((0, None), (7 * MIB - 1, 29 * MIB + 1)):
                 pieces = [piece async for piece in storage.get("k", start=start, stop=stop)]
                 longest = max(map(len, pieces), default=0)
@@ -71,16 +71,16 @@ class ObjectLaws(StorageGround):
     @law()
     async def test_any_range_gives_the_bytes_that_are_in_it(self) -> None:
         """A range gives the bytes from start to before stop; beyond the end there are none, and no error."""
-        async with self.empty() as storage:
-            for size in (50, 1, 0):
-                whole = bytes(range(1, size + 1))
-                await storage.put("k", whole)
+        objects = {f"of/{size}": bytes(range(1, size + 1)) for size in (50, 1, 0)}
+        async with self.holding(objects) as storage:
+            for key, whole in objects.items():
+                size = len(whole)
                 for start in dict.fromkeys((0, 1, size // 2, max(size - 1, 0), size, size + 1, 10**12)):
                     for stop in (
                         None,
                         *dict.fromkeys((0, 1, size // 2, max(size - 1, 0), size, size + 1, 10**12)),
                     ):
-                        found = b"".join([piece async for piece in storage.get("k", start=start, stop=stop)])
+                        found = b"".join([piece async for piece in storage.get(key, start=start, stop=stop)])
                         due = bytes(
                             each
                             for at, each in enumerate(whole)
@@ -88,7 +88,7 @@ class ObjectLaws(StorageGround):
                         )
                         assert found == due, f"bytes {start} to {stop} of {size} are {due!r}, not {found!r}"
 
-    @law()
+    @law(level=WRITING)
     async def test_an_object_is_described_alike_by_all_calls(self) -> None:
         """What put, copy, head and list say of an object is the same: key, size, etag, time."""
         async with self.empty() as storage:
@@ -106,7 +106,7 @@ class ObjectLaws(StorageGround):
                         f"modified_at is {head.modified_at}, {off:g} s from now in seconds since 1970"
                     )
 
-    @law()
+    @law(level=WRITING)
     async def test_an_etag_changes_with_the_content(self) -> None:
         """Contents of one size that follow each other at once have etags that differ; what stays keeps its own."""
         contents = [b"%03d" % number for number in range(12)]
@@ -125,7 +125,7 @@ class ObjectLaws(StorageGround):
                 f"contents that differ in a byte in their midst have the etag {one.etag}"
             )
 
-    @law()
+    @law(level=WRITING)
     async def test_an_equal_etag_means_equal_content_after_delete(self) -> None:
         """An object that was deleted and put anew with another content has another etag."""
         async with self.empty() as storage:
@@ -135,7 +135,7 @@ class ObjectLaws(StorageGround):
             assert old != new, f"both the deleted object and the new one have the etag {old}"
             await _refused(storage, old, "an etag of the object that was deleted")
 
-    @law()
+    @law(level=WRITING)
     async def test_what_is_missing_is_told_as_such(self) -> None:
         """head, get and copy of what isn't there raise ObjectMissing; delete gives False; all leave things be."""
         async with self.empty() as storage:
@@ -157,7 +157,7 @@ class ObjectLaws(StorageGround):
             )
             assert await content(storage, "absent/other") == b"other", "what copy was to replace is another"
 
-    @law()
+    @law(level=WRITING)
     async def test_delete_says_whether_there_was_one(self) -> None:
         """delete gives True for an object and False ever after; only that object goes."""
         async with self.empty() as storage:
@@ -168,7 +168,7 @@ class ObjectLaws(StorageGround):
             left = [each.key for each in await listed(storage)]
             assert left == ["d/kk", "d/l"], f"after deleting d/k there are {left}"
 
-    @law()
+    @law(level=WRITING)
     async def test_a_copy_is_an_object_of_its_own(self) -> None:
         """A copy has the content, replaces what was there, and stays when its source changes or goes."""
         whole = bytes(range(256)) * 3000
@@ -186,7 +186,7 @@ class ObjectLaws(StorageGround):
             await storage.delete("k")
             assert await content(storage, "l") == whole, "the copy went with its source"
 
-    @law()
+    @law(level=WRITING)
     async def test_create_only_never_replaces(self) -> None:
         """mode="create" puts where there is nothing, and elsewhere raises ObjectExists and changes nothing."""
         async with self.empty() as storage:
@@ -203,7 +203,7 @@ class ObjectLaws(StorageGround):
             await storage.delete("k")
             await storage.put("k", b"third", mode="create")
 
-    @law()
+    @law(level=WRITING)
     async def test_compare_and_set_needs_the_etag_that_is_there(self) -> None:
         """if_match puts where the object has that etag; elsewhere it raises PreconditionFailed and changes nothing."""
         async with self.empty() as storage:
@@ -217,7 +217,7 @@ class ObjectLaws(StorageGround):
             await _refused(storage, third, "the etag of a deleted object")
             assert await listed(storage) == [], "a put that was to match an object that is gone made one"
 
-    @law(weight=1.5)
+    @law(level=WRITING, weight=1.5)
     async def test_odd_keys_are_objects_of_their_own(self, key: str) -> None:
         """A key names its object and no other: not its twin by case, by Unicode's forms or by quoting."""
         async with self.empty() as storage:
@@ -237,7 +237,7 @@ class ObjectLaws(StorageGround):
             for name in objects:
                 assert await storage.delete(name), f"there was {name!r}, and delete gave False"
 
-    @law(weight=0.5)
+    @law(level=WRITING, weight=0.5)
     async def test_what_is_no_key_is_refused(self, not_key: str) -> None:
         """What is no key is a StorageError of every call, before anything is touched."""
         async with self.fresh() as place, self.at(place.url) as storage:
@@ -267,7 +267,7 @@ class ObjectLaws(StorageGround):
             assert await content(storage, "own") == b"own", f"calls with {not_key!r} changed another object"
             await self.no_residue(place, ["own"], f"after calls with {not_key!r}")
 
-    @law()
+    @law(level=WRITING)
     async def test_keys_below_keys_are_objects_or_refused(self) -> None:
         """Where "a" is an object "a/b" is another one, or a StorageError; and the other way round."""
         async with self.empty() as storage:
@@ -287,7 +287,7 @@ class ObjectLaws(StorageGround):
                 names = sorted(each.key for each in await listed(storage, first[0]))
                 assert names == sorted(objects), f"{list(objects)} are listed as {names}"
 
-    @law()
+    @law(level=WRITING)
     async def test_all_errors_are_storage_errors(self) -> None:
         """Keys that are longer or deeper than the storage can take are StorageErrors, and leave nothing."""
         async with self.fresh() as place, self.at(place.url) as storage:

@@ -12,7 +12,14 @@ from llmengine_core.interfaces.storage import ObjectExists, PreconditionFailed
 from llmengine_core.testing.contracts.children import racers, reports
 from llmengine_core.testing.contracts.placed import SEVERAL_PROCESSES, Place
 from llmengine_core.testing.contracts.storages import racer as storage_racer
-from llmengine_core.testing.contracts.storages.ground import MIB, StorageGround, content, etag_of, listed
+from llmengine_core.testing.contracts.storages.ground import (
+    MIB,
+    WRITING,
+    StorageGround,
+    content,
+    etag_of,
+    listed,
+)
 from llmengine_core.testing.contracts.storages.racer import KEYS, increment
 from llmengine_core.testing.laws import law
 
@@ -25,7 +32,7 @@ RACE = 0.4
 class RacingLaws(StorageGround):
     """See the module."""
 
-    @law()
+    @law(level=WRITING)
     async def test_of_several_tasks_exactly_one_wins(self) -> None:
         """Of tasks that create one object, or that replace one content, one succeeds and the others are told."""
         async with self.empty() as storage:
@@ -43,7 +50,7 @@ class RacingLaws(StorageGround):
                 found = await content(storage, key)
                 assert found == b"%d!" % won[0], f"put {won[0]} succeeded, and {found!r} is there"
 
-    @law()
+    @law(level=WRITING)
     def test_increments_of_several_threads_are_all_counted(self) -> None:
         """No update by compare-and-set is lost between threads that have a storage each, and their tasks."""
         counted: list[int] = []
