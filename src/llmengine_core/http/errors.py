@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConnectionLost", "HttpError", "HttpStatusError", "InvalidAnswer"]
+__all__ = ["ConnectionLost", "HttpError", "HttpStatusError", "InvalidAnswer", "NotTrusted"]
 
 
 class HttpError(Exception):
@@ -11,6 +11,10 @@ class HttpError(Exception):
 
 class ConnectionLost(HttpError):
     """Nobody listens, or the connection ended before the answer was complete."""
+
+
+class NotTrusted(HttpError):
+    """The server can't prove that it is the one it is called."""
 
 
 class InvalidAnswer(HttpError):
