@@ -136,6 +136,10 @@ class S3Server:
         found = self.client().list_multipart_uploads(Bucket=bucket)
         return [each["Key"] for each in found.get("Uploads", ())]
 
+    def remove(self, bucket: str) -> None:
+        """Remove a bucket with all that is in it, which frees its room on the disk."""
+        self.client().delete_bucket(Bucket=bucket)
+
     def kill(self) -> None:
         """End it as a crash would: SIGKILL, at once. Idempotent."""
         if self._running is not None:
