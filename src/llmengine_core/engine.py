@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import ModuleType
-from typing import Any, Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 from llmengine_core.deployments import Deployments
@@ -15,6 +15,7 @@ from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_core.interfaces.runtime import Runtime
 from llmengine_core.interfaces.storage import Storage
 from llmengine_core.interfaces.store import Store
+from llmengine_core.looks import split_location
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
 from llmengine_core.services.catalog import Catalog
@@ -24,9 +25,13 @@ from llmengine_core.services.models import Models
 from llmengine_core.services.serving import Serving
 from llmengine_core.services.storing import storage_errors, store_errors
 from llmengine_core.settings import Settings, load_settings
+from llmengine_core.types.declarations import StorageInfo, StoreInfo
 from llmengine_core.types.progress import OnProgress
+from llmengine_core.urls import UrlPolicy, shown_url
 
 __all__ = ["Engine"]
+
+InfoT = TypeVar("InfoT", StorageInfo, StoreInfo)
 
 
 class Engine:
@@ -56,6 +61,7 @@ class Engine:
         self.settings = settings or load_settings()
         self._plugins = tuple(plugins)
         self._on_progress = on_progress
+        self._policy = UrlPolicy(self.settings.private_hosts)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resources = AsyncExitStack()
         self._process = 0
@@ -102,7 +108,7 @@ class Engine:
         catalog = Catalog(settings, self.registry, store)
         self._serving = Serving(settings, self.registry, catalog, provisioner, deployments)
         self._resources.push_async_callback(self._serving.aclose)
-        self.models = Models(catalog, self._serving)
+        self.models = Models(catalog, self._serving, self._policy)
         self.files = Files(store, storage, on_progress=self._on_progress)
         observers = [self.registry.load(info) for info in self.registry.observers.values()]
         self.completions = Completions(self._serving, self.registry, observers)
@@ -119,27 +125,31 @@ class Engine:
             ) from error
         self.registry = Registry.build(settings, modules=self._plugins)
         return (
-            self._opened(Store, "database_url", settings.effective_database_url),
-            self._opened(Storage, "storage_url", settings.effective_storage_url),
+            self._open_store(settings.effective_database_url),
+            self._open_storage(settings.effective_storage_url, "storage_url"),
             self.registry.load(self.registry.runtimes["local"], settings.home),
         )
 
-    def _opened(self, kind: type[Any], field: str, url: str) -> Any:
-        scheme = urlsplit(url).scheme
-        by_scheme = self.registry.stores_by_scheme if kind is Store else self.registry.storages_by_scheme
-        info = by_scheme.get(scheme)
-        if info is None:
+    def _open_store(self, url: str) -> Store:
+        info = _serving(self.registry.stores_by_scheme, "database_url", url)
+        with store_errors():
+            store: Store = self.registry.load(info, url)
+            return store
+
+    def _open_storage(self, url: str, field: str) -> Storage:
+        info = _serving(self.registry.storages_by_scheme, field, url)
+        if field == "storage_url" and not info.writable:
             raise BadRequestError(
-                f"{field}={url!r}: no plugin that was loaded serves {scheme!r} URLs, but only "
-                f"{', '.join(sorted(by_scheme)) or 'none'}; `llmengine plugins` shows what loaded and what failed"
+                f"storage_url={shown_url(url)!r}: {info.name!r} storages are only read; set LLMENGINE_STORAGE_URL to "
+                "where objects can be written, such as a file:// URL"
             )
-        with store_errors(), storage_errors():
-            return self.registry.load(info, url)
+        with storage_errors():
+            return self.registry.open_storage(info, url, self._policy)
 
     def _storage_for(self, url: str) -> tuple[Storage, str]:
         """A storage for the folder that a URL lies in, and the key in it."""
-        folder, _, key = url.rpartition("/")
-        return self._opened(Storage, "checkpoint_path", folder), key
+        folder, key = split_location(url)
+        return self._open_storage(folder, "checkpoint_path"), key
 
     def close_now(self) -> None:
         """Let go of every replica without waiting: for interpreter exit."""
@@ -156,3 +166,15 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _serving(by_scheme: Mapping[str, InfoT], field: str, url: str) -> InfoT:
+    """What serves a URL. Raises ``BadRequestError`` where nothing does."""
+    scheme = urlsplit(url).scheme
+    info = by_scheme.get(scheme)
+    if info is None:
+        raise BadRequestError(
+            f"{field}={shown_url(url)!r}: no plugin that was loaded serves {scheme!r} URLs, but only "
+            f"{', '.join(sorted(by_scheme)) or 'none'}; `llmengine plugins` shows what loaded and what failed"
+        )
+    return info

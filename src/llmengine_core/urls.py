@@ -217,7 +217,7 @@ def shown_url(url: str) -> str:
     if sound:
         shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
     elif not parts.netloc:
-        shown = f"{parts.scheme}:…" if "@" in url else re.split(r"[?#]", url)[0]
+        shown = f"{parts.scheme}:…" if "@" in url and parts.scheme in PORTS else re.split(r"[?#]", url)[0]
     else:
         shown = f"{parts.scheme}://{'…@' if '@' in parts.netloc else ''}{host}…"
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"

@@ -108,6 +108,21 @@ def test_urls_that_nobody_serves_are_found(examine: Examine, monkeypatch: pytest
     assert "'tape'" in broken(findings["storage"])["message"]
 
 
+def test_a_storage_that_is_only_read_and_hosts_that_are_none_are_found(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMENGINE_STORAGE_URL", "https://a.example/objects?token=s3cret")
+    _, findings = examine()
+    found = broken(findings["storage"])
+    assert "only read" in found["message"]
+    assert "s3cret" not in found["message"]
+    monkeypatch.delenv("LLMENGINE_STORAGE_URL")
+    monkeypatch.setenv("LLMENGINE_PRIVATE_HOSTS", "http://host")
+    code, findings = examine()
+    assert code == 1
+    assert "LLMENGINE_PRIVATE_HOSTS" in broken(findings["storage"])["message"]
+
+
 def test_a_runtime_folder_that_cant_serve_is_found(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     long = Path("x" * 100).absolute()

@@ -14,7 +14,7 @@ from llmengine_core.settings import Settings, load_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 HEADER = "| field | variable | default | |\n|---|---|---|---|\n"
-COMPUTED = {"home": "the platform's folder for application state"}
+COMPUTED = {"home": "the platform's folder for application state", "weights_size": "`200GiB`"}
 GIVEN = {
     "home": ("elsewhere", Path("elsewhere")),
     "database_url": ("sqlite:///other.db", "sqlite:///other.db"),
@@ -24,6 +24,8 @@ GIVEN = {
     "idle_seconds": ("1.5", 1.5),
     "start_seconds": ("20", 20.0),
     "queue_size": ("0", 0),
+    "private_hosts": ("10.0.0.0/8, models.intra", ("10.0.0.0/8", "models.intra")),
+    "weights_size": ("1.5 GiB", 3 << 29),
     "allow_remote_code": ("true", True),
 }
 """For each field, a text as environments and files hold it, and what becomes of it."""

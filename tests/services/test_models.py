@@ -282,3 +282,36 @@ async def test_m10_failing_starts_are_noted_and_taken_back(engine: Engine) -> No
     await engine._serving._note_health("mine", None)
     record = await engine.models.get("mine")
     assert (record.status, record.reason) == (ModelStatus.READY, None)
+
+
+INSIDE = "http://169.254.169.254/done"
+
+
+async def test_m08_a_callback_leads_nowhere_private(engine: Engine) -> None:
+    for url in (INSIDE, "http://localhost:80/", "http://127.1/", "https://user:s3cret@a.example/"):
+        with pytest.raises(BadRequestError, match="default_callback_url") as caught:
+            await engine.models.create(spec(default_callback_url=url))
+        assert "s3cret" not in str(caught.value)
+    await engine.models.create(spec(default_callback_url="https://a.example/done"))
+    await engine.models.wait("mine")
+    with pytest.raises(BadRequestError, match="LLMENGINE_PRIVATE_HOSTS"):
+        await engine.models.update("mine", {"default_callback_url": INSIDE})
+    record = await engine.models.get("mine")
+    assert record.spec.default_callback_url == "https://a.example/done"
+    assert record.status is ModelStatus.READY
+
+
+async def test_m08_a_callback_leads_where_the_settings_let_it(settings: Settings) -> None:
+    allowed = settings.model_copy(update={"private_hosts": ("localhost",)})
+    async with Engine(allowed, plugins=[echo]) as engine:
+        record = await engine.models.create(spec(default_callback_url="http://localhost:80/"))
+        assert record.spec.default_callback_url == "http://localhost:80/"
+
+
+async def test_objects_are_not_kept_where_they_can_only_be_read(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"storage_url": "https://a.example/objects?token=s3cret"})
+    with pytest.raises(
+        BadRequestError, match=r"storage_url='https://a\.example/objects': 'web' storages are only read"
+    ):
+        async with Engine(elsewhere, plugins=[echo]):
+            pass

@@ -16,6 +16,7 @@ from llmengine_core.services.catalog import Catalog
 from llmengine_core.services.serving import Serving
 from llmengine_core.types.models import ModelRecord, ModelSpec, ModelStatus
 from llmengine_core.types.plan import Plan
+from llmengine_core.urls import UrlPolicy
 
 __all__ = ["Models"]
 
@@ -23,9 +24,10 @@ __all__ = ["Models"]
 class Models:
     """``engine.models``."""
 
-    def __init__(self, catalog: Catalog, serving: Serving) -> None:
+    def __init__(self, catalog: Catalog, serving: Serving, policy: UrlPolicy) -> None:
         self._catalog = catalog
         self._serving = serving
+        self._policy = policy
 
     async def explain(self, spec: ModelSpec) -> Plan:
         """How a spec would be resolved, and why; nothing is changed."""
@@ -38,6 +40,7 @@ class Models:
         """
         if self._catalog.is_base(spec.name):
             raise BadRequestError(f"name={spec.name!r} is a base model's; choose another")
+        self._check_callback(spec)
         plan = await self._catalog.resolved(spec)
         record = await self._catalog.add(
             ModelRecord(
@@ -75,6 +78,7 @@ class Models:
         """Note a change of a model to be carried out; None where the model is no longer what it was."""
         base = record.spec if record.pending is None else from_json(ModelSpec, record.pending["spec"])
         spec = merge_model(base, changes)
+        self._check_callback(spec)
         pending = {"spec": to_json(spec), "plan": to_json(await self._catalog.resolved(spec))}
 
         def noted(now: ModelRecord) -> ModelRecord | None:
@@ -99,6 +103,11 @@ class Models:
         while (record := await self.get(name, caller=caller)).is_pending:
             await asyncio.wait([self._serving.make_ready(name)])
         return record
+
+    def _check_callback(self, spec: ModelSpec) -> None:
+        """Refuse a callback to where none is sent; what its host's name leads to is asked when it is."""
+        if spec.default_callback_url is not None:
+            self._policy.check(spec.default_callback_url, field="default_callback_url")
 
     async def _owned(self, name: str, caller: str) -> ModelRecord:
         record = await self.get(name, caller=caller)

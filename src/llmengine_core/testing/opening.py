@@ -15,6 +15,7 @@ from llmengine_core.inspection import inspect
 from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.interfaces.runtime import Replica, Runtime
 from llmengine_core.interfaces.storage import Storage
+from llmengine_core.looks import split_location
 from llmengine_core.members import launch
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
@@ -23,6 +24,7 @@ from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo
 from llmengine_core.types.launch import Deployment
 from llmengine_core.types.models import ModelSpec
+from llmengine_core.urls import UrlPolicy
 
 __all__ = ["Opened", "deployed", "find_registry", "opened"]
 
@@ -61,9 +63,11 @@ async def deployed(
     if plan.chosen is None:
         raise resolution_error(plan)
 
+    policy = UrlPolicy(settings.private_hosts)
+
     def storage(url: str) -> tuple[Storage, str]:
-        folder, _, key = url.rpartition("/")
-        return registry.load(registry.storages_by_scheme[urlsplit(url).scheme], folder), key
+        folder, key = split_location(url)
+        return registry.open_storage(registry.storages_by_scheme[urlsplit(url).scheme], folder, policy), key
 
     deployment = await Provisioner(settings, registry, storage=storage).prepare(spec, plan)
     return replace(deployment, adapters=adapters)

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from llmengine_core.cli.checks.finding import Finding
 from llmengine_core.errors import LLMEngineError
-from llmengine_core.interfaces.storage import Storage, StorageError
+from llmengine_core.interfaces.storage import StorageError
 from llmengine_core.interfaces.store import Store, StoreError
 from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings
+from llmengine_core.urls import UrlPolicy, shown_url
 
 __all__ = ["database", "storage"]
 
@@ -43,8 +44,16 @@ def storage(settings: Settings, registry: Registry) -> Iterator[Finding]:
         yield _unserved("storage_url", url)
         return
 
+    if not info.writable:
+        yield Finding(
+            "broken",
+            f"storage_url={shown_url(url)!r}: {info.name!r} storages are only read",
+            "set LLMENGINE_STORAGE_URL to where objects can be written",
+        )
+        return
+
     async def look() -> None:
-        objects: Storage = registry.load(info, url)
+        objects = registry.open_storage(info, url, UrlPolicy(settings.private_hosts))
         try:
             key = f"doctor/{secrets.token_hex(8)}"
             await objects.put(key, b"written to see whether it can be", mode="create")
