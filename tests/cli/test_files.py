@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,10 @@ from llmengine.data_types.file import (
     ListFilesResponse,
     UploadFileResponse,
 )
+from llmengine_core.records import to_json
+from llmengine_core.types.objects import FileRecord, FileStatus
+from llmengine_localdisk.storage import LocalDiskStorage
+from llmengine_sqlite.store import SqliteStore
 
 BINARY = bytes(range(256)) * 5000
 
@@ -127,3 +133,52 @@ def test_ctrl_c_ends_an_upload_that_waits_and_leaves_nothing(program: Program, r
         os.close(read)
         os.close(write)
     assert run("files", "list").stdout == ""
+
+
+def put_leftovers(home: Path) -> None:
+    """What a killed upload, a killed deletion and an upload under way leave, each with an object."""
+
+    async def put() -> None:
+        store = SqliteStore(f"sqlite:///{home / 'state.db'}")
+        storage = LocalDiskStorage((home / "objects").as_uri())
+        for name, status, lease in (
+            ("file-dead", FileStatus.ARRIVING, time.time() - 1),
+            ("file-gone", FileStatus.LEAVING, None),
+            ("file-live", FileStatus.ARRIVING, time.time() + 600),
+        ):
+            record = FileRecord(
+                id=name, filename="a", size=0, owner="root", created_at=0.0,
+                object_key=f"files/{name}", status=status, lease_until=lease,
+            )  # fmt: skip
+            await store.insert("files", name, to_json(record))
+            await storage.put(record.object_key, b"x")
+        await store.aclose()
+        await storage.aclose()
+
+    asyncio.run(put())
+
+
+def test_l01_sweep_removes_what_is_left_and_nothing_else(run: Run) -> None:
+    home = Path(os.environ["LLMENGINE_HOME"])
+    assert run("files", "sweep").stdout == "removed: 0\n"
+    kept = uploaded(run, b"kept")
+    put_leftovers(home)
+
+    def objects() -> list[str]:
+        return sorted(path.name for path in (home / "objects" / "files").iterdir())
+
+    would = json.loads(run("files", "sweep", "--dry-run", "--json").stdout)["swept"]
+    assert [(each["id"], each["status"]) for each in would] == [
+        ("file-dead", "ARRIVING"),
+        ("file-gone", "LEAVING"),
+    ]
+    assert objects() == sorted([kept, "file-dead", "file-gone", "file-live"])
+    done = run("files", "sweep")
+    assert (done.exit_code, done.stderr) == (0, "")
+    _, dead, gone, last = done.stdout.splitlines()
+    assert dead.split()[:3] == ["file-dead", "an", "upload"]
+    assert gone.split()[:3] == ["file-gone", "a", "deletion"]
+    assert last == "removed: 2"
+    assert objects() == sorted([kept, "file-live"])
+    assert json.loads(run("files", "sweep", "--json").stdout) == {"swept": []}
+    assert run("files", "download", kept).stdout == "kept"

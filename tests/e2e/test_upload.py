@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
+import time
 from pathlib import Path
 
+import pytest
 from tests.e2e.disks import MIB
 from tests.e2e.procfs import memory_peak
 from tests.e2e.program import Program
+
+from llmengine_core.services.arrivals import LEASE, TABLE
+from llmengine_core.services.files import Files
+from llmengine_localdisk.storage import LocalDiskStorage
+from llmengine_sqlite.store import SqliteStore
 
 SIZE = 256 * MIB
 MEMORY = 48 * MIB
@@ -126,3 +134,51 @@ File.upload(Half(50_000_000))
     )
     assert files == [uploaded]
     assert [path.name for path in objects(home)] == [uploaded]
+
+
+@pytest.mark.parametrize(
+    "where", ["before the content", "amid the content", "before the row", "in a deletion"]
+)
+def test_l01_nothing_is_left_or_lost_after_kills_and_a_sweep(
+    program: Program, home: Path, where: str
+) -> None:
+    code = """
+from llmengine_core.services.arrivals import Arrival
+from llmengine_localdisk.storage import LocalDiskStorage
+where = sys.argv[1]
+def here(*_, **__):
+    say(kept.id)
+    heard()
+class Killed(Source):
+    def read(self, most):
+        if where == "before the content" or (where == "amid the content" and self.left < 2_000_000):
+            here()
+        return super().read(most)
+kept = File.upload(Source(10))
+if where == "before the row":
+    Arrival.land = here
+if where == "in a deletion":
+    gone = File.upload(Source(10))
+    LocalDiskStorage.delete = here
+    File.delete(gone.id)
+File.upload(Killed(5_000_000))
+"""
+    with program.start(SOURCE + code, where) as running:
+        (kept,) = running.hear()
+        os.kill(running.pid, signal.SIGKILL)
+        running.end()
+    assert len(objects(home)) == (1 if where == "before the content" else 2)
+
+    async def sweep() -> list[str]:
+        store = SqliteStore(f"sqlite:///{home / 'state.db'}")
+        storage = LocalDiskStorage((home / "objects").as_uri())
+        files = Files(store, storage, clock=lambda: time.time() + 2 * LEASE)
+        assert len(await files.sweep()) == 1
+        rows = [row.key for row in await store.scan(TABLE)]
+        assert [record.id for record in await files.list()] == rows
+        assert b"".join([piece async for piece in files.read(kept)])
+        await store.aclose()
+        return rows
+
+    assert asyncio.run(sweep()) == [kept]
+    assert [path.name for path in objects(home)] == [kept]

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from llmengine_core.engine import Engine
 from llmengine_core.errors import NotFoundError
 from llmengine_core.settings import Settings
+from llmengine_core.testing import echo
+from llmengine_core.types.progress import Progress
 
 
 async def pieces(content: bytes, size: int = 7) -> AsyncIterator[bytes]:
@@ -64,3 +66,13 @@ async def test_l01_missing_ids_are_not_found(engine: Engine, file_id: str) -> No
 async def test_l01_files_are_listed_the_oldest_first(engine: Engine, tmp_path: Path) -> None:
     records = [await engine.files.upload(pieces(b""), filename=f"{n}") for n in range(5)]
     assert await engine.files.list() == records
+
+
+async def test_l01_both_ways_tell_how_far_they_have_come(settings: Settings) -> None:
+    news: list[Progress] = []
+    async with Engine(settings, plugins=[echo], on_progress=news.append) as engine:
+        record = await engine.files.upload(pieces(b"0123456789"), filename="a.csv", size=10)
+        assert news == [Progress("a.csv", "upload", done, 10, "bytes") for done in (7, 10)]
+        news.clear()
+        assert await read(engine, record.id) == b"0123456789"
+        assert news == [Progress("a.csv", "download", 10, 10, "bytes")]

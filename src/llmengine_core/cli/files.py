@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def download(console: Console, file_id: str, output: Path | None) -> None:
     elif output is not None:
         run(console, lambda engine: write_content(engine, file_id, output))
     else:
-        run(console, lambda engine: print_content(engine, file_id, console))
+        run(console, lambda engine: print_content(engine, file_id, console), silent=sys.stdout.isatty())
 
 
 @files.command()
@@ -111,6 +112,32 @@ def delete(console: Console, file_id: str) -> None:
 
     deleted = run(console, lambda engine: engine.files.delete(file_id, caller=caller()))
     console.result({"deleted": deleted}, f"deleted {file_id}")
+
+
+@files.command()
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@json_option
+@common_options
+@pass_console
+def sweep(console: Console, dry_run: bool) -> None:
+    """Remove what uploads and deletions left that broke off, of all callers.
+
+    Uploads that are under way stay: one is taken for dead when it gave no sign of life for 15 minutes. New uploads
+    and `files list` sweep by the way; this sweeps everything.
+    """
+    from llmengine_core.cli.running import run
+
+    swept = run(console, lambda engine: engine.files.sweep(dry_run=dry_run))
+    rows = [(r.id, LEFT[r.status], _when(r.created_at)) for r in swept]
+    verb = "to remove" if dry_run else "removed"
+    console.result(
+        {"swept": [{"id": r.id, "status": r.status, "created_at": r.created_at} for r in swept]},
+        [*table(("ID", "LEFT BY", "UPLOADED"), rows), f"{verb}: {len(swept)}"],
+    )
+
+
+LEFT = {"ARRIVING": "an upload", "LEAVING": "a deletion"}
+"""Who left a file in which state."""
 
 
 def _when(seconds: float) -> str:

@@ -19,8 +19,11 @@ __all__ = ["caller", "run"]
 T = TypeVar("T")
 
 
-def run(console: Console, work: Callable[[Engine], Awaitable[T]]) -> T:
-    """Open an engine, do the work, close it. Ctrl-C cancels the work, which ends what it started."""
+def run(console: Console, work: Callable[[Engine], Awaitable[T]], *, silent: bool = False) -> T:
+    """Open an engine, do the work, close it. Ctrl-C cancels the work, which ends what it started.
+
+    With ``silent`` nothing is shown of how far it has come, where that would disturb what it prints.
+    """
     if server := os.environ.get("LLM_ENGINE_BASE_PATH"):
         raise UnsupportedFeatureError(
             f"LLM_ENGINE_BASE_PATH={server!r} sends calls to a server, and this version of llmengine speaks to none; "
@@ -30,7 +33,7 @@ def run(console: Console, work: Callable[[Engine], Awaitable[T]]) -> T:
         logging.basicConfig(level=logging.DEBUG)
     else:
         logging.getLogger().addHandler(logging.NullHandler())  # errors are reported once, by the program
-    if console.shows_progress:
+    if console.shows_progress and not silent:
         console.progress = ProgressLine()
     try:
         return asyncio.run(_opened(Engine(on_progress=console.progress), work))

@@ -16,7 +16,7 @@ class Progress:
     subject: str
     """What is worked on, for people: a model's or a file's name."""
     phase: str
-    """"fetch", "verify", "transform", "load", or a word of the plugin's own."""
+    """"fetch", "verify", "transform", "load", "upload", "download", or a word of the plugin's own."""
     done: float
     total: float | None = None
     """None where it isn't known."""
