@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.procfs import processes_of, until
 from tests.e2e.program import Program
 
 from llmengine_core import home as home_engine
+
+if TYPE_CHECKING:
+    from llmengine_s3.storage import S3Storage
+    from tests.servers.seaweed import Identity, S3Server
 
 
 @pytest.fixture
@@ -40,3 +45,24 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
         home_engine.shutdown()
     until(lambda: not processes_of(path), 5, f"nothing runs on in {path}")
+
+
+@pytest.fixture(scope="module")
+def opened(s3_server: S3Server) -> Iterator[Callable[..., S3Storage]]:
+    """Opens S3 storages in this process, as one of the server's identities and by none of the machine's settings."""
+    from llmengine_s3.storage import S3Storage
+    from tests.servers.seaweed import ADMIN
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def open_storage(
+            url: str, identity: Identity = ADMIN, endpoint: str | None = None, **more: str
+        ) -> S3Storage:
+            for name in list(os.environ):
+                if name.startswith("AWS_"):
+                    patch.delenv(name)
+            for name, value in {**s3_server.environment(identity, endpoint), **more}.items():
+                patch.setenv(name, value)
+            return S3Storage(url)
+
+        yield open_storage

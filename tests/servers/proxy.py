@@ -35,7 +35,9 @@ class Fault:
     stall: bool = False
     """It is taken and never answered."""
     status: int | None = None
-    """It is refused with this status and isn't passed on; 503 is S3's "SlowDown"."""
+    """It is refused with this status and isn't passed on."""
+    code: str = ""
+    """S3's name for the refusal; empty is the usual one of the status, 503 being "SlowDown"."""
     cut_request: int | None = None
     """Bytes of its body, after which both connections end."""
     cut_answer: int | None = None
@@ -196,7 +198,7 @@ class _Connection:
                 pass
             raise _Cut
         if fault.status is not None:
-            await self._refuse(asked, fault.status)
+            await self._refuse(asked, fault.status, fault.code or CODES.get(fault.status, "Refused"))
             return
         if self._server is None:
             self._server = await asyncio.open_connection(*self._proxy._server, limit=1 << 20)
@@ -264,14 +266,14 @@ class _Connection:
         if limit is not None or asked.fault.lose_answer or headers.get("connection", "").lower() == "close":
             raise _Cut
 
-    async def _refuse(self, asked: Asked, status: int) -> None:
+    async def _refuse(self, asked: Asked, status: int, code: str) -> None:
         reader, writer = self._client
         if "expect" not in asked.headers:
             async with aclosing(_body(reader, asked.headers, ends=True)) as body:
                 async for _ in body:
                     pass
         asked.status = status
-        text = REFUSAL.format(CODES.get(status, "Refused")).encode()
+        text = REFUSAL.format(code).encode()
         head = (
             f"HTTP/1.1 {status} Refused\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\n"
         )
