@@ -30,6 +30,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 STRONG_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 LONGEST_WAIT = 3600.0
+BEARER = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
 class FetchError(Exception):
@@ -43,10 +44,12 @@ class Broken(FetchError):
 class Refused(FetchError):
     """The server answered with another status than hoped for."""
 
-    def __init__(self, message: str, status: int, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(message)
         self.status = status
-        self.retry_after = retry_after
+        self.headers = headers
+        """Names in lower case."""
+        self.retry_after = _retry_after(headers)
         """Seconds after which the server wants to be asked again, where it says so."""
 
 
@@ -108,11 +111,13 @@ async def fetch(
     start: int = 0,
     stop: int | None = None,
     if_range: str | None = None,
+    bearer: str | None = None,
 ) -> AsyncIterator[Fetched]:
     """GET bytes ``start`` to ``stop`` (exclusive, above ``start``; None is the end) of a resource.
 
     With ``if_range``, an earlier answer's validator, all of it comes instead where it has changed since: compare the
-    validators. A server that knows no ranges sends all of it too; of that the bytes asked for are given on. The
+    validators. A server that knows no ranges sends all of it too; of that the bytes asked for are given on. ``bearer``
+    is a token for the URL's own server; others that it leads to don't get it. The
     connection is closed at the end. Raises ``BadRequestError`` for a URL, or a redirect, that leads where it may not;
     ``FetchError`` for the rest, also from ``pieces``.
     """
@@ -121,7 +126,9 @@ async def fetch(
     if start or stop is not None:
         headers += f"Range: bytes={start}-{'' if stop is None else stop - 1}\r\n"
         headers += f"If-Range: {if_range}\r\n" if if_range else ""
-    connection, at = await _final(url, policy, headers, clock)
+    if bearer is not None and not BEARER.fullmatch(bearer):
+        raise ValueError("bearer holds what no token has")
+    connection, at = await _final(url, policy, headers, clock, bearer)
     try:
         fetched = _understood(connection, at, clock, start, stop)
         try:
@@ -132,11 +139,16 @@ async def fetch(
         await _close(connection)
 
 
-async def _final(url: str, policy: UrlPolicy, headers: str, clock: _Clock) -> tuple[Connection, str]:
+async def _final(
+    url: str, policy: UrlPolicy, headers: str, clock: _Clock, bearer: str | None
+) -> tuple[Connection, str]:
     """The connection on which an answer comes that is no redirect, and the URL that gave it."""
     field = "the URL"
+    own = _server(url)
     for _ in range(MOST_REDIRECTS + 1):
-        connection = await _asked(url, policy, headers, clock, field)
+        bearer = bearer if _server(url) == own else None  # gone for good, even where it leads back
+        known = "" if bearer is None else f"Authorization: Bearer {bearer}\r\n"
+        connection = await _asked(url, policy, headers + known, clock, field)
         if connection.status not in REDIRECTS:
             return connection, url
         location = connection.headers.get("location")
@@ -154,6 +166,15 @@ async def _final(url: str, policy: UrlPolicy, headers: str, clock: _Clock) -> tu
     raise FetchError(
         f"{shown_url(url)} redirects for the {MOST_REDIRECTS + 1}th time; give the URL it all leads to"
     )
+
+
+def _server(url: str) -> tuple[str, str] | None:
+    """What of a URL is the server's; None where it is no URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
 
 
 def _joined(url: str, location: str) -> str:
@@ -192,7 +213,7 @@ def _understood(connection: Connection, url: str, clock: _Clock, start: int, sto
     """What an answer gives, held against what was asked. Raises ``FetchError``."""
     status, headers, what = connection.status, connection.headers, shown_url(url)
     if status not in (200, 206, 416):
-        raise Refused(f"{what} answered {_named(status)}", status, _retry_after(headers))
+        raise Refused(f"{what} answered {_named(status)}", status, headers)
     encoding = headers.get("content-encoding", "identity").strip().lower()
     transfer = headers.get("transfer-encoding", "chunked").strip().lower()
     if encoding not in ("", "identity") or transfer != "chunked":
