@@ -1,0 +1,50 @@
+"""Where the hub may lead: to itself, whatever its address is, and elsewhere as URLs may lead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from llmengine_core.urls import Address, UrlPolicy
+
+__all__ = ["HubPolicy", "origin"]
+
+PORTS = {"http": 80, "https": 443}
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a URL; none of them where it has no such parts."""
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme,
+            (parts.hostname or "").removesuffix("."),
+            parts.port or PORTS.get(parts.scheme, 0),
+        )
+    except ValueError:
+        return "", "", 0
+
+
+@dataclass(frozen=True)
+class HubPolicy(UrlPolicy):
+    """A policy that trusts one server more: the operator named it, so it may have any address."""
+
+    endpoint: str = "https://huggingface.co"
+
+    def check(self, url: str, *, field: str = "the URL") -> SplitResult:
+        """As for any URL; the hub's own may be private."""
+        return self._own.check(url, field=field) if self._is_own(url) else super().check(url, field=field)
+
+    async def resolve(self, url: str, *, field: str = "the URL") -> list[tuple[Address, int]]:
+        """As for any URL; the hub's own may be private."""
+        if self._is_own(url):
+            return await self._own.resolve(url, field=field)
+        return await super().resolve(url, field=field)
+
+    def _is_own(self, url: str) -> bool:
+        return origin(url) == origin(self.endpoint)
+
+    @property
+    def _own(self) -> UrlPolicy:
+        host = origin(self.endpoint)[1]
+        return UrlPolicy((*self.private_hosts, host), lookup=self.lookup, lookup_seconds=self.lookup_seconds)

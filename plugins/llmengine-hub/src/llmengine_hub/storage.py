@@ -1,0 +1,279 @@
+"""Repositories of the hub as storages that are only read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llmengine_core.interfaces.storage import ObjectMissing, OnBytes, Storage, StorageError
+from llmengine_core.processes import spawn
+from llmengine_core.types.objects import ObjectMeta
+from llmengine_core.urls import UrlPolicy
+from llmengine_hub.cached import Cached
+from llmengine_hub.environment import HubEnvironment
+from llmengine_hub.offline import not_here
+from llmengine_hub.refusals import failure
+from llmengine_hub.repositories import COMMIT, File, Repository, parse, refuse_key
+from llmengine_hub.routes import Routes, Unreachable
+
+__all__ = ["HubStorage"]
+
+PIECE = 1 << 20
+KNOWN_SECONDS = 60.0
+"""How long a revision is taken to be the commit that it was: what looked at it and what fetches it are to agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """One commit, and what lies in it."""
+
+    commit: str
+    files: dict[str, File]
+    keys: tuple[str, ...]
+    """In order of their UTF-8 bytes."""
+    away: str | None = None
+    """Why the hub isn't asked; None where it was."""
+
+
+_known: dict[tuple[str, str, str, str | None], tuple[float, _Pinned]] = {}
+
+
+class HubStorage(Storage):
+    """One revision of a repository, or a folder in it: ``hf://org/name[@revision][/folder]``.
+
+    The environment says where the hub is, who we are, and where its library's cache lies; see ``HubEnvironment``. What
+    is fetched is fetched by that library, into that cache. A storage sees one commit for as long as it lives.
+    """
+
+    def __init__(self, url: str, policy: UrlPolicy | None = None) -> None:
+        """Ask nobody yet. Raises ``StorageError`` for a URL that names no repository."""
+        self._url = url
+        self._repository, self._prefix = parse(url)
+        self._policy = policy or UrlPolicy()
+        self._turn = asyncio.Lock()
+        self._own: _Pinned | None = None
+
+    async def head(self, key: str) -> ObjectMeta:
+        """Describe a file."""
+        return self._meta(self._file(await self._pinned(), key))
+
+    async def list(self, prefix: str = "", *, after: str | None = None) -> AsyncGenerator[ObjectMeta, None]:
+        """Describe the files whose keys start with ``prefix``, in order of their UTF-8 bytes."""
+        pinned = await self._pinned()
+        start = 0
+        if after is not None:
+            behind = _utf8(self._prefix + after)
+            start = bisect_right(pinned.keys, behind, key=_utf8)
+        for key in pinned.keys[start:]:
+            if key.startswith(self._prefix + prefix):
+                yield self._meta(pinned.files[key])
+
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Stream bytes of a file: from the cache where it is there and was checked, else from the hub."""
+        if start < 0 or (stop is not None and stop < 0):
+            raise StorageError(f"the range {start} to {stop} is none; both must be 0 or more")
+        pinned = await self._pinned()
+        file = self._file(pinned, key)
+        stop = file.size if stop is None else min(stop, file.size)
+        if start >= stop:
+            return
+        hub = await _environment()
+        cached = Cached(hub, self._repository)
+        path = await asyncio.to_thread(cached.path, pinned.commit, file)
+        away = pinned.away is not None
+        if path is not None and (away or await asyncio.to_thread(cached.is_checked, path, file)):
+            async for piece in _read(path, start, stop):
+                yield piece
+        elif away:
+            raise not_here(hub, self._repository, pinned.away or "", [file])
+        else:
+            async for piece in Routes(hub, self._repository, self._policy).read(
+                pinned.commit, file, start, stop
+            ):
+                yield piece
+
+    async def bring(self, keys: Sequence[str], *, on_progress: OnBytes) -> Path | None:
+        """Have files in the cache of the hub's library: the folder in it in which they lie under their keys."""
+        pinned = await self._pinned()
+        files = [self._file(pinned, key) for key in dict.fromkeys(keys)]
+        total = sum(file.size for file in files)
+        hub = await _environment()
+        cached = Cached(hub, self._repository)
+        folder = cached.snapshot(pinned.commit) / self._prefix
+        missing, unchecked = await asyncio.to_thread(_looked_at, cached, pinned.commit, files)
+        if missing and pinned.away is not None:
+            raise not_here(hub, self._repository, pinned.away, missing)
+        if missing or unchecked:
+            offline = hub.offline or pinned.away is not None
+            await self._download(
+                hub, pinned.commit, files, offline, lambda done: on_progress(min(done, total), total)
+            )
+        if pinned.away is None:
+            with suppress(OSError):  # of a cache that is only for reading: it is complete
+                await asyncio.to_thread(
+                    cached.keep, pinned.commit, self._repository.revision, pinned.files.values()
+                )
+        on_progress(total, total)
+        return folder
+
+    async def put(
+        self,
+        key: str,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        mode: Literal["overwrite", "create"] = "overwrite",
+        if_match: str | None = None,
+    ) -> ObjectMeta:
+        """Refused."""
+        raise self._read_only(f"take {key!r}")
+
+    async def delete(self, key: str) -> bool:
+        """Refused."""
+        raise self._read_only(f"remove {key!r}")
+
+    async def copy(self, source: str, target: str) -> ObjectMeta:
+        """Refused."""
+        raise self._read_only(f"take {target!r}")
+
+    async def aclose(self) -> None:
+        """Nothing is held open between calls."""
+
+    # -- what there is
+
+    async def _pinned(self) -> _Pinned:
+        async with self._turn:
+            if self._own is None:
+                self._own = await self._pin()
+            return self._own
+
+    async def _pin(self) -> _Pinned:
+        hub = await _environment()
+        cached = Cached(hub, self._repository)
+        if hub.offline:
+            return await asyncio.to_thread(_lying, cached, hub, self._repository, "HF_HUB_OFFLINE is set")
+        known = (hub.endpoint, self._repository.name, self._repository.revision, hub.token)
+        when, pinned = _known.get(known, (0.0, None))
+        if pinned is not None and time.monotonic() - when < KNOWN_SECONDS:
+            return pinned
+        routes = Routes(hub, self._repository, self._policy)
+        try:
+            commit = self._repository.revision
+            if not COMMIT.fullmatch(commit):
+                commit = await routes.commit()
+            files = await routes.files(commit)
+        except Unreachable as error:
+            return await asyncio.to_thread(_lying, cached, hub, self._repository, str(error))
+        pinned = _Pinned(commit, files, tuple(sorted(files, key=_utf8)))
+        for old in [each for each, (when, _) in _known.items() if time.monotonic() - when >= KNOWN_SECONDS]:
+            del _known[old]
+        _known[known] = time.monotonic(), pinned
+        return pinned
+
+    def _file(self, pinned: _Pinned, key: str) -> File:
+        refuse_key(key)
+        file = pinned.files.get(self._prefix + key)
+        if file is None:
+            raise ObjectMissing(f"{self._url} has no file {key!r}")
+        return file
+
+    def _meta(self, file: File) -> ObjectMeta:
+        key = file.key.removeprefix(self._prefix)
+        return ObjectMeta(key=key, size=file.size, etag=file.digest or None, sha256=file.sha256)
+
+    def _read_only(self, what: str) -> StorageError:
+        return StorageError(
+            f"{self._url} can't {what}: repositories of the hub are only read here; `hf upload` writes them"
+        )
+
+    # -- fetching
+
+    async def _download(
+        self,
+        hub: HubEnvironment,
+        commit: str,
+        files: Sequence[File],
+        offline: bool,
+        on_done: Callable[[int], None],
+    ) -> None:
+        """Have another process fetch and check files; it ends with this call."""
+        end: dict[str, Any] = {}
+
+        def on_message(message: dict[str, Any]) -> None:
+            if "done" in message:
+                on_done(int(message["done"]))
+            else:
+                end.update(message)
+
+        order = {
+            "name": self._repository.name,
+            "revision": self._repository.revision,
+            "commit": commit,
+            "files": [asdict(file) for file in files],
+            "private_hosts": list(self._policy.private_hosts),
+        }
+        env = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HUB_CACHE": str(hub.cache),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "0" if hub.xet else "1",
+            "HF_HUB_OFFLINE": "1" if offline else "0",
+        }
+        argv = (sys.executable, "-P", "-m", "llmengine_hub.downloading")
+        child = await spawn(argv, env=env, document=order, on_message=on_message)
+        try:
+            how = await child.wait()
+        finally:
+            await child.aclose()
+        if not end.get("ok"):
+            raise failure(end.get("error"), how, self._repository, hub)
+
+
+def _utf8(key: str) -> bytes:
+    return key.encode(errors="surrogatepass")
+
+
+async def _environment() -> HubEnvironment:
+    return await asyncio.to_thread(HubEnvironment.read)
+
+
+def _lying(cached: Cached, hub: HubEnvironment, repository: Repository, why: str) -> _Pinned:
+    """What the cache knows of a revision. Raises ``StorageError`` where that is nothing."""
+    commit = cached.commit()
+    files = cached.files(commit) if commit is not None else {}
+    if commit is None or not files:
+        raise not_here(hub, repository, why, [])
+    return _Pinned(commit, files, tuple(sorted(files, key=_utf8)), why)
+
+
+def _looked_at(cached: Cached, commit: str, files: Sequence[File]) -> tuple[list[File], list[File]]:
+    """Those that don't lie in the cache, and those that do but were never found right."""
+    missing, unchecked = [], []
+    for file in files:
+        path = cached.path(commit, file)
+        if path is None:
+            missing.append(file)
+        elif not cached.is_checked(path, file):
+            unchecked.append(file)
+    return missing, unchecked
+
+
+async def _read(path: Path, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+    opened = await asyncio.to_thread(os.open, path, os.O_RDONLY)
+    try:
+        while start < stop:
+            piece = await asyncio.to_thread(os.pread, opened, min(PIECE, stop - start), start)
+            if not piece:
+                raise StorageError(f"{path} became shorter while it was read; have it fetched again")
+            start += len(piece)
+            yield piece
+    finally:
+        os.close(opened)
