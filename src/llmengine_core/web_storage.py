@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Literal, NoReturn
 from urllib.parse import quote
@@ -26,14 +27,15 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may change."""
 AS_THEY_ARE = "/%:@!$&'()*+,;=-._~[]?"
 """Characters of keys that stand in URLs as they are; a "?" begins the query."""
+NOT_IN_KEYS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class WebStorage(Storage):
     """The files below an http or https URL, as far as their names are known: a web server lists nothing.
 
-    A key is what follows in the URL, as it is written there, with its query if it has one. Content is streamed by
-    ranges: what breaks off goes on where it was, unless the file has changed. Whatever leads where ``policy`` doesn't
-    let is a ``BadRequestError``.
+    A key is what follows in the URL, as it is written there: "%20" is a space, "?" begins a query. Content is
+    streamed by ranges: what breaks off goes on where it was, unless the file has changed. Whatever leads where the
+    policy doesn't let is a ``BadRequestError``.
     """
 
     def __init__(self, url: str, *, policy: UrlPolicy) -> None:
@@ -122,16 +124,16 @@ class WebStorage(Storage):
 
     def _read_only(self) -> NoReturn:
         raise StorageError(
-            f"{shown_url(self._url)} can only be read; keep objects under a file:// or s3:// URL"
+            f"{shown_url(self._url)} is read-only: nothing is put on web servers; keep objects elsewhere"
         )
 
     def _url_of(self, key: str) -> str:
         """The URL of a key. Raises ``StorageError`` for one that is none, ``BadRequestError`` by the policy."""
         segments = key.partition("?")[0].split("/")
-        if any(each in ("", ".", "..") for each in segments) or "#" in key or not key.isprintable():
+        if any(each in ("", ".", "..") for each in segments) or NOT_IN_KEYS.search(key):
             raise StorageError(
-                f"the key {key[:80]!r} is none: it has segments joined by '/', none of them empty, '.' or '..', and "
-                "neither '#' nor control characters"
+                f"the key {key[:80]!r} is none: it has segments joined by '/', none of them empty, '.' or '..', and no "
+                "control characters"
             )
         url = f"{self._url}/{quote(key, safe=AS_THEY_ARE)}"
         self._policy.check(url)

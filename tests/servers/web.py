@@ -27,12 +27,12 @@ class Asked:
     """Names in lower case."""
     writer: asyncio.StreamWriter
 
-    async def send(self, *pieces: bytes) -> None:
+    async def send(self, *pieces: bytes | memoryview) -> None:
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
 
-    async def answer(self, status: str, body: bytes = b"", **headers: str) -> None:
+    async def answer(self, status: str, body: bytes = b"", /, **headers: str) -> None:
         given = {"content-length": str(len(body))} | {k.replace("_", "-"): v for k, v in headers.items()}
         head = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value)
         await self.send(f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body)
@@ -84,15 +84,15 @@ class Web:
             await asked.answer("416 Range Not Satisfiable", content_range=f"bytes */{len(content)}")
             return
         headers["content_range"] = f"bytes {start}-{stop - 1}/{len(content)}"
-        await self._send(asked, "206 Partial Content", content[start:stop], **headers)
+        await self._send(asked, "206 Partial Content", memoryview(content)[start:stop], **headers)
 
-    async def _send(self, asked: Asked, status: str, body: bytes, **headers: str) -> None:
-        if not self.break_after:
-            await asked.answer(status, body, **headers)
-            return
-        upto = self.break_after.pop(0)
-        await asked.answer(status, body[:upto], content_length=str(len(body)), **headers)
-        asked.writer.close()
+    async def _send(self, asked: Asked, status: str, body: bytes | memoryview, **headers: str) -> None:
+        upto = self.break_after.pop(0) if self.break_after else len(body)
+        await asked.answer(status, content_length=str(len(body)), **headers)
+        view = memoryview(body)[:upto]
+        await asked.send(*(view[at : at + PIECE] for at in range(0, upto, PIECE)))
+        if upto < len(body):
+            asked.writer.close()
 
 
 def sends(*pieces: bytes) -> Script:
