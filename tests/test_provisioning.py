@@ -17,7 +17,6 @@ from tests.motor import FAILS, RUNS, put_environment
 import llmengine_core.testing
 from llmengine_core.errors import BadRequestError, LLMEngineError, ServerError
 from llmengine_core.inspection import inspect
-from llmengine_core.interfaces.storage import Storage
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.records import from_json, to_json
 from llmengine_core.registry import Registry
@@ -51,13 +50,7 @@ class Bench:
         self.registry = Registry.build(self.settings, modules=[motor], sources=[])
         assert not self.registry.faults
         self.news: list[Progress] = []
-        self.provisioner = Provisioner(
-            self.settings, self.registry, storage=self._storage, on_progress=self.news.append
-        )
-
-    @staticmethod
-    def _storage(url: str) -> tuple[Storage, str]:
-        raise AssertionError("nothing is fetched here")
+        self.provisioner = Provisioner(self.settings, self.registry, on_progress=self.news.append)
 
     async def plan(self, spec: ModelSpec = SPEC) -> Plan:
         facts = await inspect(spec, self.registry.models.get(spec.model), self.registry, self.settings)
@@ -67,9 +60,9 @@ class Bench:
         return await self.provisioner.prepare(spec, plan or await self.plan(spec))
 
     def made(self) -> list[Path]:
-        """What lies among the weights that were made, locks aside."""
-        folder = self.settings.home / "weights" / "derived"
-        return sorted(path for path in folder.rglob("*") if path.name != "lock") if folder.exists() else []
+        """What was made, and what is left of what was not."""
+        weights = self.settings.home / "weights"
+        return sorted([*weights.glob("entries/*/content/*"), *weights.glob("making/*/*/*")])
 
 
 @pytest.fixture
@@ -231,8 +224,7 @@ async def test_what_broke_off_is_thrown_away_and_finished_steps_are_kept(
     FAILS["polish"] = error
     with pytest.raises(type(error)):
         await bench.prepare()
-    assert [path.name for path in bench.made() if "partial" in path.name] == []
-    assert [path.name for path in bench.made() if path.name in ("crate", "block")] == ["crate"]
+    assert [path.name for path in bench.made()] == ["crate"]
     FAILS.clear()
     assert (await bench.prepare()).weights.endswith("/block")
     assert [name for name, _ in RUNS] == ["unpack", "polish", "polish"]
@@ -274,9 +266,9 @@ async def test_a_disk_that_is_full_says_what_and_where(
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=40 << 10))
     with pytest.raises(ServerError, match="the disk is full: 40 KiB are free in ") as caught:
         await bench.prepare()
-    assert str(tmp_path / "weights" / "derived") in caught.value.message
+    assert str(tmp_path / "weights" / "making") in caught.value.message
     assert str(error) in caught.value.message
-    assert not [path for path in bench.made() if path.is_file()]
+    assert not bench.made()
 
 
 async def test_plans_of_an_older_version_are_still_carried_out(bench: Bench, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from llmengine_core.errors import ServerError
 
-__all__ = ["file_lock", "held", "in_thread"]
+__all__ = ["file_lock", "held", "in_thread", "tried"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,17 @@ def held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def tried(path: Path) -> Iterator[bool]:
+    """Hold a passing lock if nobody else does, without waiting; whether it is held. Raises ``OSError``."""
+    lock = _FileLock(path)
+    try:
+        yield lock.attempt()
+    finally:
+        lock.remove()
+        lock.release()
+
+
 class _FileLock:
     """A file that is locked or not; of one that its last holder removed, a new one is made."""
 
@@ -67,7 +78,7 @@ class _FileLock:
         self._path = path
         self._descriptor: int | None = None
 
-    def attempt(self, _: threading.Event) -> bool:
+    def attempt(self, _: threading.Event | None = None) -> bool:
         """Lock it, unless somebody else holds it; whether that was done."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -82,7 +93,7 @@ class _FileLock:
                 os.close(descriptor)
         return self._descriptor is not None
 
-    def remove(self, _: threading.Event) -> None:
+    def remove(self, _: threading.Event | None = None) -> None:
         """Remove the file that is locked; others make a new one."""
         if self._descriptor is not None:
             with suppress(OSError):

@@ -188,5 +188,5 @@ def test_safetensors_are_served_by_llama_cpp_in_eight_bits(own_home: Path, smoll
             quantize="q8_0",
         )
         assert answer(model=name) == " Paris.\n"
-    made = sorted(path.name for path in (own_home / "weights" / "derived").rglob("*.gguf"))
+    made = sorted(path.name for path in (own_home / "weights" / "entries").rglob("*.gguf"))
     assert made == ["gguf.gguf", "q8_0.gguf"]

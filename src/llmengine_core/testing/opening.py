@@ -7,15 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
-from urllib.parse import urlsplit
 
 from llmengine_core.errors import BadRequestError
 from llmengine_core.explanation import resolution_error
 from llmengine_core.inspection import inspect
 from llmengine_core.interfaces.backend import Backend, Session
 from llmengine_core.interfaces.runtime import Replica, Runtime
-from llmengine_core.interfaces.storage import Storage
-from llmengine_core.looks import split_location
 from llmengine_core.members import launch
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
@@ -24,7 +21,6 @@ from llmengine_core.settings import Settings
 from llmengine_core.types.declarations import BackendInfo
 from llmengine_core.types.launch import Deployment
 from llmengine_core.types.models import ModelSpec
-from llmengine_core.urls import UrlPolicy
 
 __all__ = ["Opened", "deployed", "find_registry", "opened"]
 
@@ -63,13 +59,11 @@ async def deployed(
     if plan.chosen is None:
         raise resolution_error(plan)
 
-    policy = UrlPolicy(settings.private_hosts)
-
-    def storage(url: str) -> tuple[Storage, str]:
-        folder, key = split_location(url)
-        return registry.open_storage(registry.storages_by_scheme[urlsplit(url).scheme], folder, policy), key
-
-    deployment = await Provisioner(settings, registry, storage=storage).prepare(spec, plan)
+    provisioner = Provisioner(settings, registry)
+    try:
+        deployment = await provisioner.prepare(spec, plan)
+    finally:
+        provisioner.close()  # whoever tries it has it open soon, and homes of trials are nobody else's
     return replace(deployment, adapters=adapters)
 
 
