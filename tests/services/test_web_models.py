@@ -1,0 +1,50 @@
+"""Models whose checkpoints lie on web servers (M04)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.servers.web import Web, redirect, web
+from tests.services.test_models import ECHO_WEIGHTS, complete, spec
+
+from llmengine_core.engine import Engine
+from llmengine_core.errors import BadRequestError
+from llmengine_core.settings import Settings
+from llmengine_core.testing import echo
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Web]:
+    async with web({"/dir/echo.gguf": ECHO_WEIGHTS.read_bytes()}) as server:
+        yield server
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[Engine]:
+    allowed = settings.model_copy(update={"private_hosts": ("127.0.0.1",)})
+    async with Engine(allowed, plugins=[echo]) as engine:
+        yield engine
+
+
+async def test_m04_a_model_by_url_is_fetched_and_answers(engine: Engine, server: Web) -> None:
+    url = server.url("/dir/echo.gguf?token=s/3cret", "127.0.0.1")
+    await engine.models.create(spec(checkpoint_path=url))
+    assert (await engine.models.wait("mine")).reason is None
+    assert await complete(engine, "mine") == "a b"
+    assert {each.path for each in server.asked} == {"/dir/echo.gguf?token=s/3cret"}
+
+
+async def test_m04_a_redirect_of_a_checkpoint_to_inside_is_refused(engine: Engine, server: Web) -> None:
+    server.files["/dir/echo.gguf"] = redirect("http://169.254.169.254/latest/meta-data")
+    with pytest.raises(BadRequestError, match=r"169\.254\.169\.254.*LLMENGINE_PRIVATE_HOSTS"):
+        await engine.models.create(spec(checkpoint_path=server.url("/dir/echo.gguf", "127.0.0.1")))
+
+
+async def test_m04_a_checkpoint_inside_is_refused_unless_the_settings_let_it(
+    settings: Settings, server: Web
+) -> None:
+    async with Engine(settings, plugins=[echo]) as engine:
+        with pytest.raises(BadRequestError, match=r"leads to 127\.0\.0\.1.*LLMENGINE_PRIVATE_HOSTS"):
+            await engine.models.create(spec(checkpoint_path=server.url("/dir/echo.gguf", "127.0.0.1")))
+    assert server.asked == []
