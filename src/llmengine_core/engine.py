@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import ModuleType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +16,6 @@ from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_core.interfaces.runtime import Runtime
 from llmengine_core.interfaces.storage import Storage
 from llmengine_core.interfaces.store import Store
-from llmengine_core.looks import split_location
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
 from llmengine_core.services.catalog import Catalog
@@ -97,18 +97,15 @@ class Engine:
         for part in (store, storage, runtime):
             self._resources.push_async_callback(part.aclose)
         self._runtime = runtime
+        provisioner = Provisioner(settings, self.registry, on_progress=self._on_progress)
+        self._resources.callback(provisioner.close)
         deployments = self._deployments = Deployments(runtime, self._on_progress)
         self._resources.push_async_callback(deployments.aclose)
-        provisioner = Provisioner(
-            settings,
-            self.registry,
-            storage=self._storage_for,
-            on_progress=self._on_progress,
-        )
         catalog = Catalog(settings, self.registry, store)
         self._serving = Serving(settings, self.registry, catalog, provisioner, deployments)
         self._resources.push_async_callback(self._serving.aclose)
-        self.models = Models(catalog, self._serving, self._policy)
+        open_storage = partial(self._open_storage, field="checkpoint_path")
+        self.models = Models(catalog, self._serving, self._policy, open_storage)
         self.files = Files(store, storage, on_progress=self._on_progress)
         observers = [self.registry.load(info) for info in self.registry.observers.values()]
         self.completions = Completions(self._serving, self.registry, observers)
@@ -145,11 +142,6 @@ class Engine:
             )
         with storage_errors():
             return self.registry.open_storage(info, url, self._policy)
-
-    def _storage_for(self, url: str) -> tuple[Storage, str]:
-        """A storage for the folder that a URL lies in, and the key in it."""
-        folder, key = split_location(url)
-        return self._open_storage(folder, "checkpoint_path"), key
 
     def close_now(self) -> None:
         """Let go of every replica without waiting: for interpreter exit."""

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from tests.cli.program import Run
 
+import llmengine_core.testing
 from llmengine import Model
 from llmengine.data_types.model import (
     DeleteLLMEndpointResponse,
     GetLLMEndpointResponse,
     ListLLMEndpointsResponse,
+    ModelDownloadResponse,
 )
 from llmengine_core.cli.models import create, update
 
@@ -176,3 +178,17 @@ def test_calls_that_should_go_to_a_server_stay_nowhere(run: Run, monkeypatch: py
     done = run("models", "list")
     assert done.exit_code == 2
     assert "LLM_ENGINE_BASE_PATH" in done.stderr
+
+
+def test_m12_urls_of_a_models_files_are_printed(run: Run) -> None:
+    weights = Path(llmengine_core.testing.__file__).with_name("echo.gguf")
+    created(run, "--checkpoint-path", str(weights))
+    done = run("models", "download", "mine", "--json")
+    answer = ModelDownloadResponse.parse_obj(json.loads(done.stdout))
+    assert answer.urls == {"echo.gguf": weights.as_uri()}
+    header, row = run("models", "download", "mine").stdout.splitlines()
+    assert header.split() == ["FILE", "URL"]
+    assert row.split() == ["echo.gguf", weights.as_uri()]
+    assert run("models", "download", "echo").exit_code == 2
+    assert run("models", "download", "mine", "--format", "onnx").exit_code == 2
+    assert run("models", "download", "theirs").exit_code == 3

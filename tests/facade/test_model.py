@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import llmengine_core.testing
 from llmengine import Completion, FineTune, Model
 from llmengine.data_types import (
     LLMInferenceFramework,
@@ -19,6 +21,8 @@ from llmengine.data_types import (
 from llmengine.errors import BadRequestError, NotFoundError, ResolutionError, UnsupportedFeatureError
 
 pytestmark = pytest.mark.usefixtures("engine")
+
+ECHO_WEIGHTS = Path(llmengine_core.testing.__file__).with_name("echo.gguf")
 
 
 def create(name: str, **given: Any) -> str:
@@ -154,12 +158,22 @@ def test_m10_a_name_is_a_text(name: Any) -> None:
             call(name)
 
 
-def test_m12_downloads_check_their_arguments_and_say_what_will_bring_them() -> None:
-    with pytest.raises(UnsupportedFeatureError, match="llmengine-peft"):
+def test_m12_files_of_a_model_can_be_fetched_by_url() -> None:
+    create("own", checkpoint_path=str(ECHO_WEIGHTS))
+    response = Model.download("own")
+    assert response.dict() == {"urls": {"echo.gguf": ECHO_WEIGHTS.as_uri()}}
+    assert Model.download(model_name="own", download_format="hugging_face") == response
+
+
+def test_m12_downloads_check_their_arguments() -> None:
+    with pytest.raises(NotFoundError, match="'a'"):
         Model.download("a")
-    with pytest.raises(BadRequestError, match="hugging_face") as caught:
-        Model.download("a", download_format="onnx")
-    assert not isinstance(caught.value, UnsupportedFeatureError)
+    for wrong in ("onnx", None, 5):
+        with pytest.raises(BadRequestError, match="hugging_face") as caught:
+            Model.download("a", download_format=wrong)  # type: ignore[arg-type]
+        assert not isinstance(caught.value, UnsupportedFeatureError)
+    with pytest.raises(BadRequestError, match="model_name"):
+        Model.download(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from llmengine_core.arguments.quantity import quantity
 from llmengine_core.errors import BadRequestError
 from llmengine_core.types.models import ModelSpec
 
-__all__ = ["GPU_TYPES", "ClientOnly", "merge_model", "parse_model"]
+__all__ = ["DOWNLOAD_FORMATS", "GPU_TYPES", "ClientOnly", "merge_model", "parse_model"]
 
 GPU_TYPES = (
     "nvidia-tesla-t4",
@@ -34,6 +34,8 @@ GPU_TYPES = (
     "nvidia-hopper-h100-1g20gb",
     "nvidia-hopper-h100-3g40gb",
 )
+DOWNLOAD_FORMATS = ("hugging_face",)
+"""M12: the forms in which a model's files can be had."""
 HOOKS = ("callback",)
 UNCHANGING = {"name", "inference_framework"}
 

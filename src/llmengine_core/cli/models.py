@@ -19,6 +19,7 @@ from llmengine_core.cli.spec_options import (
 )
 
 if TYPE_CHECKING:
+    from llmengine_core.engine import Engine
     from llmengine_core.types.models import ModelRecord
 
 __all__ = ["models"]
@@ -80,7 +81,6 @@ def create(console: Console, /, name: str, spec_file: Path | None, wait: bool, *
     With --no-wait its weights are made ready by whoever needs it first.
     """
     from llmengine_core.cli.running import caller, run
-    from llmengine_core.engine import Engine
 
     spec = given_spec(name, spec_file, options)
 
@@ -104,7 +104,6 @@ def update(console: Console, /, name: str, wait: bool, **options: Any) -> None:
     The old model serves until the new one stands, and goes on serving where that fails.
     """
     from llmengine_core.cli.running import caller, run
-    from llmengine_core.engine import Engine
 
     changes = given_changes(options)
     if not changes:
@@ -140,6 +139,28 @@ def delete(console: Console, name: str) -> None:
 
     deleted = run(console, lambda engine: engine.models.delete(name, caller=caller()))
     console.result({"deleted": deleted}, f"deleted {name}")
+
+
+@models.command()
+@click.argument("name")
+@click.option(
+    "--format", "download_format", default="hugging_face", show_default=True, help="The form of the files."
+)
+@json_option
+@common_options
+@pass_console
+def download(console: Console, name: str, download_format: str) -> None:
+    """Print a URL for each file of the model NAME, whose weights are your own.
+
+    URLs that grant access do so for an hour.
+    """
+    from llmengine_core.cli.running import caller, run
+
+    async def work(engine: Engine) -> dict[str, str]:
+        return await engine.models.download(name, download_format=download_format, caller=caller())
+
+    urls = run(console, work)
+    console.result({"urls": urls}, table(("FILE", "URL"), list(urls.items())))
 
 
 def _described(record: ModelRecord) -> Iterator[str]:

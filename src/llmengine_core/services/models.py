@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmengine_core.arguments.model import merge_model
+from llmengine_core.arguments.checks import one_of
+from llmengine_core.arguments.model import DOWNLOAD_FORMATS, merge_model
 from llmengine_core.errors import BadRequestError
 from llmengine_core.records import from_json, to_json
 from llmengine_core.services.catalog import Catalog
+from llmengine_core.services.downloads import OpenStorage, download_urls
 from llmengine_core.services.serving import Serving
 from llmengine_core.types.models import ModelRecord, ModelSpec, ModelStatus
 from llmengine_core.types.plan import Plan
@@ -24,10 +26,13 @@ __all__ = ["Models"]
 class Models:
     """``engine.models``."""
 
-    def __init__(self, catalog: Catalog, serving: Serving, policy: UrlPolicy) -> None:
+    def __init__(
+        self, catalog: Catalog, serving: Serving, policy: UrlPolicy, open_storage: OpenStorage
+    ) -> None:
         self._catalog = catalog
         self._serving = serving
         self._policy = policy
+        self._open_storage = open_storage
 
     async def explain(self, spec: ModelSpec) -> Plan:
         """How a spec would be resolved, and why; nothing is changed."""
@@ -104,17 +109,41 @@ class Models:
             await asyncio.wait([self._serving.make_ready(name)])
         return record
 
+    async def download(
+        self, name: str, *, download_format: str = "hugging_face", caller: str = "root"
+    ) -> dict[str, str]:
+        """M12: the URL of each file of a model whose weights are its owner's own, by file name.
+
+        What lies in a storage can be fetched by these URLs for an hour, what is on this machine for as long as it
+        is. Raises ``NotFoundError``, ``BadRequestError`` for a base model's weights or another caller's, and as
+        ``download_urls`` does.
+        """
+        one_of("download_format", download_format, DOWNLOAD_FORMATS)
+        record = await self._owned(name, caller, "have its files", "has no files of its own")
+        location, plan = record.spec.checkpoint_path, record.plan
+        if location is None:
+            raise BadRequestError(
+                f"the model {name!r} is served from the weights of the base model {record.spec.model!r}, which are "
+                "nobody's to give; files can be had of models that were created with a checkpoint_path"
+            )
+        return await download_urls(location, (plan.adapter or plan.checkpoint).path, self._open_storage)
+
     def _check_callback(self, spec: ModelSpec) -> None:
         """Refuse a callback to where none is sent; what its host's name leads to is asked when it is."""
         if spec.default_callback_url is not None:
             self._policy.check(spec.default_callback_url, field="default_callback_url")
 
-    async def _owned(self, name: str, caller: str) -> ModelRecord:
+    async def _owned(
+        self,
+        name: str,
+        caller: str,
+        right: str = "change it",
+        base: str = "can't be changed or deleted",
+    ) -> ModelRecord:
+        """A model of the caller's; ``right`` is what only its owner may do, ``base`` what is so of base models."""
         record = await self.get(name, caller=caller)
         if record.builtin:
-            raise BadRequestError(f"{name!r} is a base model, which can't be changed or deleted")
+            raise BadRequestError(f"{name!r} is a base model, which {base}")
         if record.owner != caller:
-            raise BadRequestError(
-                f"the model {name!r} belongs to another caller; only its owner may change it"
-            )
+            raise BadRequestError(f"the model {name!r} belongs to another caller; only its owner may {right}")
         return record
