@@ -25,7 +25,7 @@ TREE = re.compile(r"/api/models/(?P<repo>.+?)/tree/(?P<revision>[^/]+)")
 INFO = re.compile(r"/api/models/(?P<repo>[^/]+(?:/[^/]+)?)")
 INFO_AT = re.compile(r"/api/models/(?P<repo>.+?)/revision/(?P<revision>[^/]+)")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
-RESOLVED = re.compile(r"/api/resolve-cache/models/(?P<repo>[^/]+/[^/]+)/(?P<revision>[^/]+)/(?P<name>.+)")
+RESOLVED = re.compile(r"/api/resolve-cache/models/(?P<repo>.+?)/(?P<revision>[0-9a-f]{40})/(?P<name>.+)")
 STORED = re.compile(r"/store/(?P<sha256>[0-9a-f]{64})")
 
 
@@ -49,6 +49,7 @@ class Fault:
     times: int = 1
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b"broken"
     """Of an answer with ``status``."""
     cut_after: int | None = None
     """Bytes of the body, after which the connection ends."""
@@ -185,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append(Asked(server, self.command, self.path, headers))
         fault = hub._fault(f"{server} {self.command} {self.path}")
         if fault is not None and fault.status is not None:
-            self._say(fault.status, b"broken", fault.headers)
+            self._say(fault.status, fault.body, fault.headers)
             return
         url = urlsplit(self.path)
         routes = (

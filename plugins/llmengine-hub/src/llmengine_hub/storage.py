@@ -190,7 +190,7 @@ class HubStorage(Storage):
 
     def _read_only(self, what: str) -> StorageError:
         return StorageError(
-            f"{self._url} can't {what}: repositories of the hub are only read here; `hf upload` writes them"
+            f"{self._url} is read-only and can't {what}; `hf upload` writes to repositories of the hub"
         )
 
     # -- fetching
