@@ -61,8 +61,9 @@ class Fetch:
                 tasks = [group.create_task(bring(file)) for file in files]
         except BaseExceptionGroup as error:
             raise _first(error) from None
+        found = sorted((task.result() for task in tasks), key=lambda each: each.name)
         await in_thread(lambda _: sync(self.layout.blobs))
-        return sorted((task.result() for task in tasks), key=lambda each: each.name)
+        return found
 
     async def _bring(self, file: CheckpointFile) -> StoredFile:
         identity = self.asked.identity(file)
