@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import struct
+import tarfile
 from collections.abc import Callable, Mapping
 
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.checkpoint_files import gguf, safetensors, small_gguf
@@ -76,12 +80,23 @@ def test_m04_safetensors_and_pytorch_files() -> None:
     assert file(b"PK\x03\x04" + bytes(200)).problem, "another zip archive is no model"
 
 
-def test_m04_archives_are_refused_at_once_with_what_mends_it() -> None:
-    for archive in (bytes(257) + b"ustar" + bytes(250), b"\x1f\x8b" + bytes(100)):
-        problem = file(archive).problem
-        assert problem is not None
-        assert "archive" in problem.message
-        assert problem.mend == "unpack it and name the folder"
+def test_m04_archives_are_known_by_their_content() -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("config.json"), io.BytesIO())
+    plain = packed.getvalue()
+    for content, kind in (
+        (plain, "tar"),
+        (gzip.compress(plain), "tar.gz"),
+        (zstd.compress(plain), "tar.zst"),
+    ):
+        assert file(content) == CheckpointFacts(url=URL, archive=kind)
+        found = folder(README__md=b"", model__tar=content).facts
+        assert "no weights in the folder, but the archive 'model.tar'" in reason(found)
+    problem = file(b"BZh91AY&SY" + bytes(100)).problem
+    assert problem
+    assert "packed with bzip2; archives that are taken are .tar, .tar.gz and .tar.zst" in problem.message
+    assert problem.mend == "pack it as one of these, or unpack it and name the folder"
 
 
 def test_m04_a_hugging_face_folder_prefers_safetensors() -> None:
@@ -153,6 +168,12 @@ def test_shards_are_added_up_and_missed() -> None:
     assert "1 of its 2 shards are missing, the first is two.safetensors" in reason(
         look(files, folder=True)[0].facts
     )
+
+
+def lying(kind: str, shape: list[int], offsets: list[int]) -> bytes:
+    """A safetensors file whose header may not agree with itself."""
+    header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": offsets}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(64)
 
 
 def needed(**files: bytes) -> list[str]:
@@ -236,13 +257,35 @@ def test_a_folder_with_several_gguf_models_asks_for_one() -> None:
     assert found.problem.mend == "name one of the files"
 
 
-def test_a_split_gguf_model_is_noticed() -> None:
-    part = small_gguf(split__count=("H", 2), split__no=("H", 0))
-    assert "one of 2 parts" in reason(file(part))
-    names = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
-    whole = look(dict.fromkeys(names, part), folder=True)[0]
-    assert (whole.file, whole.facts.size) == (names[0], 2 * len(part))
-    assert "1 of its 2 parts are missing" in reason(look({names[0]: part}, folder=True)[0].facts)
+def part(number: int, count: int = 2) -> bytes:
+    return small_gguf(split__count=("H", count), split__no=("H", number))
+
+
+def test_a_split_gguf_model_is_whole_or_says_what_is_wrong() -> None:
+    first, second = "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"
+    assert "one of 2 parts" in reason(file(part(0)))
+    files = {first: part(0), second: part(1), "README.md": b"A model"}
+    whole = look(files, folder=True)[0]
+    assert (whole.file, whole.needed, whole.facts.size) == (first, (first, second), 2 * len(part(0)))
+    assert whole.facts.parameters == 2 * (64 * 64 + 64)
+    for changed, said in (
+        ({first: part(0)}, "1 of its 2 parts are missing, the first is 'm-00002-of-00002.gguf'"),
+        (files | {second: part(0)}, "m-00002-of-00002.gguf is not part 2 of 2"),
+        (files | {second: part(1, 3)}, "m-00002-of-00002.gguf is not part 2 of 2"),
+        (files | {second: part(1)[:-1]}, "truncated"),
+        (files | {"n.gguf": small_gguf()}, f"several GGUF models: {first}, {second}, n.gguf"),
+    ):
+        assert said in reason(look(changed, folder=True)[0].facts)
+
+
+def test_every_shard_is_whole() -> None:
+    names = [f"model-{number:05}-of-00012.safetensors" for number in range(1, 13)]
+    index = json.dumps({"weight_map": {name: name for name in names}}).encode()
+    files = {"config.json": CONFIG, "model.safetensors.index.json": index} | dict.fromkeys(names, WEIGHTS)
+    assert look(files, folder=True)[0].facts.parameters == 12 * 96
+    for damaged in (WEIGHTS[:-1], WEIGHTS[:30], WEIGHTS + b"x", b""):
+        found = look(files | {names[9]: damaged}, folder=True)[0].facts
+        assert names[9] in reason(found)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +300,11 @@ def test_a_split_gguf_model_is_noticed() -> None:
         (WEIGHTS[:-1], "truncated"),
         (WEIGHTS[:40], "truncated"),
         (struct.pack("<Q", 90_000_000) + b'{"a"' + bytes(100), "at most 8,388,608 are read"),
+        (WEIGHTS + b"more", "goes on behind its tensors"),
         (struct.pack("<Q", 20) + b'{"a": {"shape": 1}} ', "without a shape"),
+        (lying("F32", [2], [0, 4]), "2 elements take 4 bytes"),
+        (lying("F32", [2], [8, 0]), "2 elements take -8 bytes"),
+        (lying("F32", [2], [4, 12]), "begins at byte 4 of the weights, not at 0"),
         (struct.pack("<Q", 12) + b'{"a": [[[]]}', "not valid JSON"),
         (safetensors({"a": (1,) * 17}), "without a shape"),
         (gguf({"general.name": "x"}), "no general.architecture"),

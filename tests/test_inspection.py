@@ -341,7 +341,7 @@ async def test_weights_that_are_nowhere_say_what_brings_each(tmp_path: Path) -> 
     assert message.startswith(
         "the weights of 'm' are not here: the package llmengine_none is not installed; "
     )
-    assert "no plugin here reads hf:// URLs, only file://, shelf://" in message
+    assert "no plugin here reads hf:// URLs, only file://, http://, https://, shelf://" in message
     assert "truncated" in message
     assert facts.problem
     assert facts.problem.mend == "pip install none, or python -m pip install llmengine-hub, or fetch it again"

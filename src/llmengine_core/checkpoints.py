@@ -12,15 +12,15 @@ that engines look for, and the small files that belong to it.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from llmengine_core import gguf
+from llmengine_core import gguf, safetensors_header, tar
 from llmengine_core.gguf import BadHeader, MoreBytes
+from llmengine_core.tar import BadArchive
 from llmengine_core.types.plan import CheckpointFacts, Problem
 
 __all__ = ["Description", "MoreNeeded", "describe", "within"]
@@ -29,8 +29,12 @@ SNIFF = 4096
 """Bytes that tell a format."""
 SNIFFED = 8
 """Files of a folder, the largest ones, whose format is told."""
-CONFIG_LIMIT, INDEX_LIMIT, HEADER_LIMIT = 1 << 20, 16 << 20, 8 << 20
-"""Bytes of config.json, the index of shards, a safetensors header; larger ones are refused."""
+HEAD = 64 << 10
+"""Bytes that hold most headers of shards."""
+MOST_CHECKED = 32
+"""Shards whose headers are read; those of more are taken to be like these."""
+CONFIG_LIMIT, INDEX_LIMIT = 1 << 20, 16 << 20
+"""Bytes of config.json and of the index of shards; larger ones are refused."""
 BESIDE_LIMIT = 256 << 20
 """Bytes of a file that belongs to the weights; the largest tokenizers take about 35 MB."""
 WHOLE = {"safetensors": "model.safetensors", "pytorch": "pytorch_model.bin"}
@@ -50,7 +54,8 @@ OTHER_FORMS = re.compile(r"consolidated\b.*|(optimizer|scheduler|training_args|r
 """Weights in their makers' own form, and what training leaves behind."""
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a weight, by the name of its type in config.json."""
-MOST_DIMENSIONS = 16
+MOST_PARTS = 1000
+"""Of a split GGUF model."""
 MOST_NAMED = 40
 """Files that a message names."""
 PICKLED = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -138,7 +143,7 @@ class _Files:
         return _object(self.head(name, limit), name)
 
     def kind(self, name: str) -> str | None:
-        """The format of a file, by its first bytes; None where it isn't known."""
+        """The format of a file or the kind of an archive, by its first bytes; None where it isn't known."""
         size = self.sizes[name]
         head = self.head(name, SNIFF)[:SNIFF]
         if head.startswith(gguf.MAGIC):
@@ -147,9 +152,10 @@ class _Files:
             return "safetensors"
         if head.startswith(PICKLED) or (head.startswith(b"PK\x03\x04") and b"/data.pkl" in head):
             return "pytorch"
-        if head[257:262] == b"ustar" or head.startswith(b"\x1f\x8b"):
-            return "archive"
-        return None
+        try:
+            return tar.kind_of(head)
+        except BadArchive as error:
+            raise BadHeader(error.reason, error.mend) from None
 
 
 def _describe_file(url: str, name: str, files: _Files) -> CheckpointFacts:
@@ -164,19 +170,19 @@ def _describe_file(url: str, name: str, files: _Files) -> CheckpointFacts:
             return facts
         case "safetensors":
             return CheckpointFacts(
-                url=url, format="safetensors", size=size, parameters=_safetensors_parameters(name, files)
+                url=url, format="safetensors", size=size, parameters=_parameters(files, [name])
             )
         case "pytorch":
             return CheckpointFacts(url=url, format="pytorch", size=size)
-        case "archive":
-            raise BadHeader(
-                "it is an archive, and archives can't be served yet", "unpack it and name the folder"
-            )
+        case "tar" | "tar.gz" | "tar.zst" as kind:
+            return CheckpointFacts(url=url, archive=kind)
     head = files.head(name, SNIFF)
     for start, reason, mend in STRANGERS:
         if head[: len(start)].lower() == start:
             raise BadHeader(reason, mend)
-    raise BadHeader("it is in no format that is known here (GGUF, safetensors, PyTorch)")
+    raise BadHeader(
+        "it is in no format that is known here (GGUF, safetensors, PyTorch, or an archive of these)"
+    )
 
 
 def _describe_folder(url: str, files: _Files) -> Description:
@@ -195,6 +201,12 @@ def _describe_folder(url: str, files: _Files) -> Description:
             return _describe_hugging_face(url, files, kind, weights[kind])
     if "gguf" in weights:
         return _describe_gguf_folder(url, files, sorted(weights["gguf"]))
+    for kind in ("tar", "tar.gz", "tar.zst"):
+        if packed := weights.get(kind):
+            raise BadHeader(
+                f"there are no weights in the folder, but the archive {packed[0]!r}",
+                f"name the archive: …/{packed[0]}",
+            )
     some = ", ".join(sorted(here)[:5]) or "nothing"
     raise BadHeader(f"no weights were found in the folder (it holds {some}{', …' * (len(here) > 5)})")
 
@@ -210,7 +222,7 @@ def _describe_adapter(url: str, files: _Files, weights: Mapping[str | None, list
             raise BadHeader("it has an adapter_config.json, but no adapter weights")
         kind, name = kinds[0], weights[kinds[0]][0]
     if kind == "safetensors":
-        _safetensors_parameters(name, files)  # it is whole
+        _parameters(files, [name])  # it is whole
     base = _text(files.json("adapter_config.json", CONFIG_LIMIT), "base_model_name_or_path")
     facts = CheckpointFacts(url=url, format="adapter", size=files.sizes[name], base=base)
     return Description(facts, None, (name, "adapter_config.json"))
@@ -219,20 +231,23 @@ def _describe_adapter(url: str, files: _Files, weights: Mapping[str | None, list
 # -- GGUF -------------------------------------------------------------------------------------------------------
 
 
-def _describe_gguf(url: str, name: str, files: _Files) -> tuple[CheckpointFacts, int]:
-    """What one GGUF file says, and how many parts the model was split into."""
-    size = files.sizes[name]
+def _gguf_header(name: str, files: _Files) -> gguf.GGUFHeader:
     try:
-        header = gguf.read_header(files.head(name, SNIFF), size)
+        return gguf.read_header(files.head(name, SNIFF), files.sizes[name])
     except MoreBytes as more:
         raise MoreNeeded({name: more.stop}) from None
+
+
+def _describe_gguf(url: str, name: str, files: _Files) -> tuple[CheckpointFacts, int]:
+    """What one GGUF file says, and how many parts the model was split into."""
+    header = _gguf_header(name, files)
     architecture = header.text("general.architecture")
     if architecture is None:
         raise BadHeader("its metadata has no general.architecture")
     facts = CheckpointFacts(
         url=url,
         format="adapter" if header.text("general.type") == "adapter" else "gguf",
-        size=size,
+        size=files.sizes[name],
         quantization=header.quantization or None,
         architecture=architecture,
         parameters=header.parameters or None,
@@ -243,20 +258,32 @@ def _describe_gguf(url: str, name: str, files: _Files) -> tuple[CheckpointFacts,
 
 
 def _describe_gguf_folder(url: str, files: _Files, names: list[str]) -> Description:
+    """The one model in a folder, in one file or in parts, of which engines load the first."""
+    others = {name for name in files.sizes if "/" not in name and name.endswith(".gguf")}
     first = names[0]
     facts, parts = _describe_gguf(url, first, files)
-    if parts == 1 and len(names) == 1:
-        return Description(facts, first, (first,))
+    stem = first.rpartition("-00001-of-")[0]
+    expected = [f"{stem}-{part:05}-of-{parts:05}.gguf" for part in range(1, min(parts, MOST_PARTS) + 1)]
     if parts == 1:
-        named = sorted({*names, *(each for each in files.sizes if fnmatchcase(each, "*.gguf"))})
+        expected = [first]
+    if several := others.union(names).difference(expected):
+        named = sorted(several.union(expected).intersection(files.sizes))
         some = ", ".join(named[:MOST_NAMED]) + ", …" * (len(named) > MOST_NAMED)
         raise BadHeader(f"the folder holds several GGUF models: {some}", "name one of the files")
-    stem = first.rpartition("-00001-of-")[0]
-    expected = [f"{stem}-{part:05}-of-{parts:05}.gguf" for part in range(1, min(parts, 1000) + 1)]
     if missing := [name for name in expected if name not in files.sizes]:
         raise BadHeader(f"{len(missing)} of its {parts} parts are missing, the first is {missing[0]!r}")
-    size = sum(files.sizes[name] for name in expected)
-    return Description(replace(facts, size=size, parameters=None), first, tuple(expected))
+    if parts > 1:
+        files.want(dict.fromkeys(expected, SNIFF))
+        headers = {name: _gguf_header(name, files) for name in expected}
+        for number, (name, header) in enumerate(headers.items()):
+            if (header.number("split.no"), header.number("split.count")) != (number, parts):
+                raise BadHeader(f"{name} is not part {number + 1} of {parts} of the model")
+        size, elements = (
+            sum(files.sizes[name] for name in expected),
+            sum(h.parameters for h in headers.values()),
+        )
+        facts = replace(facts, size=size, parameters=elements or None)
+    return Description(facts, first, tuple(expected))
 
 
 # -- Hugging Face folders ---------------------------------------------------------------------------------------
@@ -271,9 +298,9 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
     model = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     method = _stored(config.get("quantization_config"))
     parameters = None
-    if kind == "safetensors":  # the first shard's header also tells whether the file is whole
-        parameters = _safetensors_parameters(shards[0], files)
-    if kind == "pytorch" or len(shards) > 1:
+    if kind == "safetensors":  # their headers also tell whether they are whole
+        parameters = _parameters(files, shards[:MOST_CHECKED])
+    if kind == "pytorch" or len(shards) > MOST_CHECKED or (method and len(shards) > 1):
         width = WIDTHS.get(str(model.get("dtype") or model.get("torch_dtype") or config.get("torch_dtype")))
         parameters = size // width if width and not method else None
     remote_code = bool(config.get("auto_map"))
@@ -289,6 +316,24 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
         remote_code=remote_code,
     )
     return Description(facts, None, (*shards, *listed, *_beside(files, code=remote_code)))
+
+
+def _parameters(files: _Files, names: list[str]) -> int:
+    """How many weights safetensors files hold; each of them is whole."""
+    if len(names) > 1:
+        files.want(dict.fromkeys(names, HEAD))
+    wanted: dict[str, int] = {}
+    parameters = 0
+    for name in names:
+        try:
+            parameters += safetensors_header.count_parameters(files.heads.get(name, b""), files.sizes[name])
+        except MoreBytes as more:
+            wanted[name] = max(more.stop, min(SNIFF, files.sizes[name]))
+        except BadHeader as error:
+            raise BadHeader(f"{name}: {error.reason}", error.mend) from None
+    if wanted:
+        raise MoreNeeded(wanted)
+    return parameters
 
 
 def _beside(files: _Files, *, code: bool) -> list[str]:
@@ -357,33 +402,6 @@ def _another_form(name: str, names: list[str]) -> bool:
     return bool(OTHER_FORMS.fullmatch(name)) or f"{stem.rpartition('.')[0]}.{ending}" in names
 
 
-def _safetensors_parameters(name: str, files: _Files) -> int:
-    """How many weights a safetensors file holds; it is whole."""
-    size = files.sizes[name]
-    if size < 8:
-        raise BadHeader(f"{name} is no safetensors file: it has {size} bytes")
-    length = int.from_bytes(files.head(name, 8)[:8], "little")
-    if length > HEADER_LIMIT:
-        raise BadHeader(f"the header of {name} claims {length:,} bytes; at most {HEADER_LIMIT:,} are read")
-    if 8 + length > size:
-        raise BadHeader(f"{name} is truncated: its header ends at byte {8 + length:,}, the file at {size:,}")
-    header = _object(files.head(name, 8 + length)[8 : 8 + length], f"the header of {name}")
-    parameters = end = 0
-    for tensor, entry in header.items():
-        if tensor == "__metadata__":
-            continue
-        shape, offsets = _counts(entry, "shape"), _counts(entry, "data_offsets")
-        if shape is None or offsets is None or len(offsets) != 2:
-            raise BadHeader(f"the header of {name} describes {tensor!r} without a shape and two offsets")
-        parameters += math.prod(shape)
-        end = max(end, offsets[1])
-    if 8 + length + end > size:
-        raise BadHeader(
-            f"{name} is truncated: its tensors end at byte {8 + length + end:,}, the file at {size:,}"
-        )
-    return parameters
-
-
 def _object(written: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(written)
@@ -392,14 +410,6 @@ def _object(written: bytes, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadHeader(f"{what} is not a JSON object")
     return found
-
-
-def _counts(entry: object, key: str) -> list[int] | None:
-    """A short list of whole numbers of 64 bits; None where it is something else."""
-    found = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(found, list) or len(found) > MOST_DIMENSIONS:
-        return None
-    return found if all(type(each) is int and 0 <= each < 2**64 for each in found) else None
 
 
 def _text(config: Mapping[str, Any], key: str) -> str | None:

@@ -7,7 +7,9 @@ import importlib.util
 import os
 import re
 import stat
+import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -16,12 +18,14 @@ from urllib.parse import unquote, urlsplit
 from llmengine_core.checkpoints import Description, MoreNeeded, describe, within
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.storage import ObjectMissing, Storage, StorageError
+from llmengine_core.locks import in_thread
+from llmengine_core.packed import Bounds, describe_packed
 from llmengine_core.plugins import describe_error
 from llmengine_core.registry import Registry
 from llmengine_core.types.declarations import StorageInfo
 from llmengine_core.types.objects import ObjectMeta
 from llmengine_core.types.plan import CheckpointFacts, CheckpointFile, Problem
-from llmengine_core.urls import UrlPolicy
+from llmengine_core.urls import UrlPolicy, shown_url
 
 __all__ = ["HERE", "Absent", "Unreachable", "look", "scheme_of", "shown", "split_location"]
 
@@ -31,6 +35,10 @@ MOST_FILES = 10_000
 """A folder with more files isn't taken for a checkpoint."""
 AT_ONCE = 8
 """Files of a storage that are read at the same time."""
+BOUNDS_HERE = Bounds(seconds=10, reads=100_000, bytes=2 << 30, unpacked=2 << 30)
+"""What may be read of an archive on this machine to tell what is in it; a walk over a plain one takes far less."""
+BOUNDS_AFAR = Bounds(seconds=15, reads=1_000, bytes=64 << 20, unpacked=512 << 20)
+"""The same in a storage. Whatever takes more is seen when it has been fetched."""
 KEPT = 64
 """Looks that are remembered, as long as what was looked at stays the same."""
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://.*|(file):.*", re.DOTALL)
@@ -73,11 +81,7 @@ def split_location(url: str) -> tuple[str, str]:
 
 def shown(location: str) -> str:
     """A location for people: without what grants access to it."""
-    scheme = scheme_of(location)
-    if scheme is None or scheme in HERE:
-        return location
-    rest = re.sub(r"^[^/?#]*@", "", location.partition("://")[2])
-    return f"{scheme}://{rest.partition('?')[0] if scheme in WEB else rest}"
+    return shown_url(location) if scheme_of(location) in WEB else location
 
 
 async def look(location: str, registry: Registry, policy: UrlPolicy) -> CheckpointFacts:
@@ -185,6 +189,8 @@ def _describe_path(
     if found is None:
         sizes, heads = {name: seen.st_size for name, seen in files.items()}, dict[str, bytes]()
         found = _read(location, path if folder else path.parent, sizes, heads, folder=folder)
+        if found.facts.archive is not None:
+            found = replace(found, facts=_look_into(location, path, found.facts.archive))
         if not any("/" in name for name in (*sizes, *heads)):  # those in folders below are not in the stamp
             _looks.keep(stamp, found)
     return replace(found.facts, path=str(path / found.file if found.file else path))
@@ -208,6 +214,20 @@ def _read(
                         heads[name] = file.read(stop)
                     if len(heads[name]) < stop:
                         raise Absent(f"{path} became shorter while it was read") from None
+
+
+def _look_into(location: str, path: Path, kind: str) -> CheckpointFacts:
+    """What is in an archive on this machine."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+
+        def read_at(start: int, stop: int) -> bytes:
+            found = os.pread(file.fileno(), stop - start, start)
+            if len(found) < stop - start:
+                raise Absent(f"{path} became shorter while it was read")
+            return found
+
+        return describe_packed(location, kind, read_at, size, BOUNDS_HERE)
 
 
 # -- in a storage ------------------------------------------------------------------------------------------------
@@ -263,7 +283,7 @@ async def _look_afar(url: str, info: StorageInfo, registry: Registry, policy: Ur
             if objects:
                 return await _describe_objects(url, storage, objects, folder=True)
     except StorageError as error:
-        if refusal is None or isinstance(refusal, ObjectMissing) or str(refusal) == str(error):
+        if refusal is None or str(refusal) == str(error):
             raise
         raise StorageError(f"{refusal}; and as a folder: {error}") from error
     if refusal is not None and not isinstance(refusal, ObjectMissing):
@@ -291,7 +311,11 @@ async def _describe_objects(
     found = _looks.get(stamp)
     if found is None:
         found = await _read_objects(url, storage, objects, folder=folder)
-        if all(etag for _, _, etag in stamps):
+        if found.facts.archive is not None:
+            (packed,) = objects.values()
+            found = replace(found, facts=await _read_into(url, storage, packed, found.facts.archive))
+        seen = found.facts.format is not None or found.facts.problem is not None
+        if seen and all(etag for _, _, etag in stamps):
             _looks.keep(stamp, found)
     files = tuple(
         CheckpointFile(name=name, size=each.size, etag=each.etag, sha256=each.sha256)
@@ -323,6 +347,38 @@ async def _read_objects(
             return await asyncio.to_thread(describe, shown(url), sizes, heads, folder=folder)
         except MoreNeeded as more:
             await _all([read(name, stop) for name, stop in more.wanted.items()])
+
+
+async def _read_into(url: str, storage: Storage, packed: ObjectMeta, kind: str) -> CheckpointFacts:
+    """What is in an archive in a storage. Its walk is in a thread, what it reads comes from here."""
+    loop = asyncio.get_running_loop()
+    readings: set[Future[bytes]] = set()
+
+    async def read(start: int, stop: int) -> bytes:
+        async with aclosing(storage.get(packed.key, start=start, stop=stop)) as pieces:
+            found = b"".join([piece async for piece in pieces])
+        if len(found) < stop - start:
+            raise Absent(f"{shown(url)} became shorter while it was read")
+        return found
+
+    def work(stopped: threading.Event) -> CheckpointFacts:
+        def read_at(start: int, stop: int) -> bytes:
+            reading = asyncio.run_coroutine_threadsafe(read(start, stop), loop)
+            readings.add(reading)
+            if stopped.is_set():  # it may have missed that all were cancelled
+                reading.cancel()
+            try:
+                return reading.result()
+            finally:
+                readings.discard(reading)
+
+        return describe_packed(shown(url), kind, read_at, packed.size, BOUNDS_AFAR)
+
+    try:
+        return await in_thread(work)
+    finally:
+        for reading in tuple(readings):
+            reading.cancel()
 
 
 async def _all(work: Iterable[Coroutine[None, None, None]]) -> None:
