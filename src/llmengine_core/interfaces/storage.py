@@ -92,6 +92,13 @@ class Storage(ABC):
         """
         return None
 
+    async def settled(self) -> str | None:
+        """The URL by which what lies here now can be had for good, whatever comes to lie here later.
+
+        None where there is none (the default): then etags tell what has changed.
+        """
+        return None
+
     async def presign(self, key: str, *, expires: float, method: Literal["GET", "PUT"] = "GET") -> str:
         """A URL that gives whoever holds it access for ``expires`` seconds.
 

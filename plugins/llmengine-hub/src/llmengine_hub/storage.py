@@ -9,9 +9,10 @@ import time
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from llmengine_core.interfaces.storage import ObjectMissing, OnBytes, Storage, StorageError
 from llmengine_core.processes import spawn
@@ -123,6 +124,11 @@ class HubStorage(Storage):
                 )
         on_progress(total, total)
         return folder
+
+    async def settled(self) -> str | None:
+        """The URL of the commit that it sees."""
+        pinned = await self._pinned()
+        return f"{replace(self._repository, revision=pinned.commit).url}/{quote(self._prefix)}".rstrip("/")
 
     async def put(
         self,
