@@ -19,6 +19,7 @@ from llmengine_core.testing.contracts.runtimes.ground import (
     SERVE,
     RuntimeGround,
     Step,
+    together,
 )
 from llmengine_core.testing.laws import law
 from llmengine_core.testing.lives import gate
@@ -139,7 +140,7 @@ class EndingLaws(RuntimeGround):
     async def test_close_now_lets_go_without_waiting(self) -> None:
         """close_now() returns at once, needs no loop and no thread, and every replica ends."""
         async with self.own() as runtime, self.a_life() as one, self.a_life() as two:
-            await asyncio.gather(
+            await together(
                 self.start(runtime, self.spec(one, *STUBBORN, ("ready", {}), ("hang",))),
                 self.start(runtime, self.spec(two, *SERVE)),
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from llmengine_core.http import HttpClient
 from llmengine_core.interfaces.runtime import Replica, Runtime
@@ -21,8 +21,9 @@ from llmengine_core.types.declarations import RuntimeInfo
 from llmengine_core.types.launch import Endpoint, LaunchSpec, Resources
 from llmengine_core.types.progress import OnProgress
 
-__all__ = ["CHILD", "RuntimeGround", "Step"]
+__all__ = ["CHILD", "RuntimeGround", "Step", "together"]
 
+T = TypeVar("T")
 Step = tuple[Any, ...]
 CHILD = Path(__file__).parents[2] / "tiny_child.py"
 SERVE: tuple[Step, ...] = (("listen",), ("ready", {}))
@@ -177,6 +178,14 @@ class RuntimeGround(Contract):
                 return (await client.request("GET", "/")).status
         finally:
             await client.aclose()
+
+
+async def together(*asked: Coroutine[Any, Any, T]) -> list[T]:
+    """What each of them gives, at once. Raises what the first that failed has raised, when all are over: else the
+    starts beside it would be left to the end of the loop, and so would their children."""
+    calls = [asyncio.ensure_future(each) for each in asked]
+    await asyncio.gather(*calls, return_exceptions=True)
+    return [each.result() for each in calls]
 
 
 def _steps(spec: LaunchSpec) -> Sequence[Step]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmengine_core.errors import ServerError
 from llmengine_core.interfaces.runtime import Replica
-from llmengine_core.testing.contracts.runtimes.ground import SERVE, RuntimeGround, Step
+from llmengine_core.testing.contracts.runtimes.ground import SERVE, RuntimeGround, Step, together
 from llmengine_core.testing.laws import law
 from llmengine_core.testing.lives import gate
 from llmengine_core.types.progress import Progress
@@ -139,7 +139,7 @@ class StartingLaws(RuntimeGround):
     async def test_replicas_are_independent(self) -> None:
         """Each replica has an address and a key of its own, and the end of one is not another's."""
         async with self.a_life() as one, self.a_life() as two, self.a_life() as three:
-            replicas = await asyncio.gather(
+            replicas = await together(
                 *(self.start(self.runtime_given, self.spec(life, *SERVE)) for life in (one, two, three))
             )
             try:
@@ -165,7 +165,7 @@ class StartingLaws(RuntimeGround):
             ((("log", words), ("die", signal.SIGKILL)), words),
             ((("progress", 0.5), ("leave", 0)), ""),
         )
-        said = await asyncio.gather(*(self.refused(*steps) for steps, _ in cases))
+        said = await together(*(self.refused(*steps) for steps, _ in cases))
         for (steps, wanted), message in zip(cases, said, strict=True):
             assert wanted in message, (
                 f"a child that did {steps} was ended before it was ready; the error doesn't carry its last words "
