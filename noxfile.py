@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -79,9 +82,40 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test of the core and the plugins, real llama.cpp on the CPU included; coverage at the end."""
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "report")
+    """Every test of the core and the plugins, real llama.cpp on the CPU included, in two processes at a time, and
+    coverage. With arguments, which are pytest's, in one process and without coverage."""
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    cache = session.cache_dir.resolve()
+    core, plugins = cache / "core.coverage", cache / "plugins.coverage"
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            later = [
+                # Without a tracer, which makes toys in pure Python take three times as long.
+                beside.submit(captured, ["pytest", "tests/contract"]),
+                beside.submit(captured, traced(plugins, "plugins")),
+            ]
+            ended = [subprocess.run(traced(core, "tests", "--ignore=tests/contract"), text=True)]
+            ended += [each.result() for each in later]
+        finally:
+            beside.shutdown(wait=False, cancel_futures=True)
+    sys.stdout.writelines(each.stdout or "" for each in ended)
+    sys.stdout.flush()
+    if failed := [shlex.join(each.args) for each in ended if each.returncode != 0]:
+        session.error(f"failures in: {'; '.join(failed)}")
+    session.run("coverage", "combine", f"--data-file={cache / 'coverage'}", str(core), str(plugins))
+    session.run("coverage", "report", f"--data-file={cache / 'coverage'}")
+
+
+def traced(data: Path, *arguments: str) -> list[str]:
+    """pytest with these arguments; what its tests cover is written to a file."""
+    return ["coverage", "run", f"--data-file={data}", "-m", "pytest", *arguments]
+
+
+def captured(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The end of a program, and what it printed."""
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @nox.session
