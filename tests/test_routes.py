@@ -262,7 +262,7 @@ def test_bits_of_a_weight_are_known_wherever_they_come_from() -> None:
         assert route is not None
         return route.bits
 
-    assert [bits(one, each) for each in (None, "nf4", "fp8", "awq")] == [16.0, 4.5, 9.0, 0.0]
+    assert [bits(one, each) for each in (None, "nf4", "fp8", "awq")] == [16.0, 4.5, 9.0, 5.0]
     assert [bits(other, each) for each in (None, "q4", "q8_0")] == [None, None, 9.0]
 
 

@@ -16,7 +16,8 @@ from llmengine_core.placement import (
     runs_on,
 )
 from llmengine_core.recipes import Conflict
-from llmengine_core.routes import Route, Routes, bits_by_name
+from llmengine_core.routes import Route, Routes
+from llmengine_core.sizes import bits_by_name
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo, Declarations, Declared
 from llmengine_core.types.models import ModelSpec

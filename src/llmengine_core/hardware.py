@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from llmengine_core.sizes import bits_by_name, parameters_by_name
 from llmengine_core.types.declarations import BackendInfo
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import CheckpointFacts, Hardware, HostFacts
@@ -23,9 +24,13 @@ FILL = 0.9
 """The part of a GPU's memory that weights and cache may take; the original's too."""
 CPUS_PER_GPU, MEMORY_PER_GPU = 8, 24
 """M06: CPUs, and GiB of memory, for each GPU."""
-STORAGE_LADDER = ((7e9, 40), (13e9, 80))
-LARGEST_STORAGE = 200
-"""M06: GiB of storage up to so many parameters, and for more."""
+STORAGE_LADDER = ((10e9, 40), (30e9, 80), (72e9, 200))
+"""M06: GiB of storage for models of up to so many parameters. What is called 7B has up to 8e9, 13B and 70B likewise
+more; at each border the weights in 16 bits leave three tenths free."""
+ROOM = 1.4
+"""Storage for larger models, as a multiple of their weights in 16 bits: as much as 70B have."""
+PRECISION = 16.0
+"""Bits of a weight that nobody quantized."""
 
 
 def infer(
@@ -33,10 +38,13 @@ def infer(
 ) -> Hardware:
     """What was given, and for the rest what the model's size asks for.
 
-    ``weight_bytes`` is what the weights take as they are served; None, where that isn't known, infers nothing
-    that depends on it.
+    ``weight_bytes`` is what the weights take as they are served. Where that isn't known the parameters tell it, and
+    where those aren't known either, the model's name; what depends on a size that nothing tells isn't inferred.
     """
-    need = None if weight_bytes is None else weight_bytes * info.memory_factor
+    parameters = checkpoint.parameters or parameters_by_name(spec.model)
+    if weight_bytes is None and parameters is not None:
+        weight_bytes = _weight_bytes(parameters, spec.quantize or checkpoint.quantization)
+    need = None if weight_bytes is None else weight_bytes + _cache(weight_bytes, checkpoint, info)
     gpus, gpu_type = spec.gpus, spec.gpu_type
     if gpus is None:
         gpus, inferred = _gpus(need, spec.num_shards) if "cpu" not in info.accelerators else (0, None)
@@ -52,8 +60,8 @@ def infer(
     elif memory is None and need is not None:
         memory = f"{max(1, ceil(need / 2**30))}Gi"
     storage = spec.storage
-    if storage is None and checkpoint.parameters is not None:
-        storage = f"{_storage(checkpoint.parameters)}Gi"
+    if storage is None and parameters is not None:
+        storage = f"{_storage(parameters)}Gi"
     return Hardware(cpus=cpus, memory=memory, storage=storage, gpus=gpus, gpu_type=gpu_type)
 
 
@@ -66,5 +74,17 @@ def _gpus(need: float | None, shards: int) -> tuple[int, str | None]:
     return rungs[0] if rungs else (max(shards, GPU_LADDER[-1][1]), GPU_LADDER[-1][2])
 
 
+def _weight_bytes(parameters: int, method: str | None) -> int:
+    return ceil(parameters * (bits_by_name(method or "") or PRECISION) / 8)
+
+
+def _cache(weight_bytes: int, checkpoint: CheckpointFacts, info: BackendInfo) -> float:
+    """What comes to the weights: the cache of one context of full length, or where its size isn't known a share."""
+    if checkpoint.cache_bytes is None or checkpoint.context_length is None:
+        return weight_bytes * (info.memory_factor - 1)
+    return checkpoint.cache_bytes * checkpoint.context_length
+
+
 def _storage(parameters: int) -> int:
-    return next((size for limit, size in STORAGE_LADDER if parameters <= limit), LARGEST_STORAGE)
+    found = next((size for limit, size in STORAGE_LADDER if parameters <= limit), None)
+    return found or ceil(parameters * 2 * ROOM / 2**30)

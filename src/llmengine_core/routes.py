@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from llmengine_core.sizes import bits_by_name
 from llmengine_core.types.declarations import BackendInfo, QuantizerInfo, TransformInfo
 from llmengine_core.types.plan import CheckpointFacts, TransformStep
 
-__all__ = ["FULL_PRECISION", "Route", "Routes", "bits_by_name"]
+__all__ = ["FULL_PRECISION", "Route", "Routes"]
 
 FULL_PRECISION = frozenset({None, "f32", "f16", "bf16"})
 """Ways to store weights that lose nothing worth naming; only these can be quantized as an engine loads them."""
@@ -213,13 +213,6 @@ class Routes:
 
     def _order(self, steps: tuple[TransformStep, ...]) -> tuple[tuple[int, int], str]:
         return self._cost(steps), steps[-1].target_format
-
-
-def bits_by_name(method: str) -> float:
-    """Bits of a weight by what its quantization is called, "q8_0", "int4", "f16"; 0 where that tells nothing."""
-    number = re.search(r"\d+", method)
-    bits = int(number[0]) if number else 0
-    return float(bits + (bits < 16)) if 1 <= bits <= 32 else 0.0  # one more for scales
 
 
 def _route(steps: tuple[TransformStep, ...], how: str, bits: float | None = None) -> Route:

@@ -88,6 +88,8 @@ class CheckpointFacts:
     parameters: int | None = None
     context_length: int | None = None
     heads: int | None = None
+    cache_bytes: int | None = None
+    """What a token of context takes in a cache of 16 bits."""
     remote_code: bool = False
     """Whether its configuration names code of its own that a loader would have to run."""
     base: str | None = None

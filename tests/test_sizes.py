@@ -1,0 +1,109 @@
+"""What names tell of a model's size (M06)."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmengine_core.sizes import bits_by_name, cache_bytes, parameters_by_name
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("llama-2-7b", 7),
+        ("llama-2-70b-chat", 70),
+        ("llama-3-1-405b-instruct", 405),
+        ("llama-3-8b-instruct-262k", 8),
+        ("mistral-7b-instruct-v0.1", 7),
+        ("qwen2.5-1.5b", 1.5),
+        ("Llama-3.2-1B-Instruct", 1),
+        ("meta-llama/Llama-2-13b-hf", 13),
+        ("01-ai/Yi-34B-200K", 34),
+        ("smollm2-135m-instruct", 0.135),
+        ("mixtral-8x7b", 56),
+        ("mixtral-8x22b-instruct-v0.1", 176),
+        ("llama7b", 7),
+        ("llama_2_7b", 7),
+        ("open_llama_3b_600bt_preview", 3),
+        ("stablelm-2-1_6b", 1.6),
+        ("bloomz-7b1", 7.1),
+        ("qwen3-30b-a3b", 30),
+        ("gpt-j-6b-zh-en", 6),
+        ("llama-2-7b.240131-120501", 7),
+        ("tinyllama-1.1b-intermediate-step-1431k-3t", 1.1),
+        ("a-draft-1b-for-70b", 70),
+    ],
+)
+def test_m06_a_name_tells_its_size(name: str, billions: float) -> None:
+    assert parameters_by_name(name) == round(billions * 10**9)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "llama", "flan-t5-xxl", "gpt4all-j", "phi-3-mini-4k-instruct", "phi-3-small-128k", "model-v0.1", "a-4bit",
+        "gpt-4-2024-07-18", "gpt-3.5-turbo-0301", "w4a16", "q4_k_m", "int8", "gemma-3n-e2b", "x-a3b", "v1.2b", "0b",
+        "llama-4-scout-17b-16e", "70b-labs/small", "99999b", "b", "m", "x-5mb", "600bt", "7.b", "\u0667b", "１b",
+    ],
+)  # fmt: skip
+def test_m06_what_is_no_size_is_not_read_as_one(name: str) -> None:
+    assert parameters_by_name(name) is None
+
+
+WORDS = st.lists(st.sampled_from(["llama", "chat", "v0.1", "4k", "128k", "instruct", "3.1", "2024", "a3b"]))
+
+
+@given(WORDS, st.integers(1, 9999), st.integers(0, 999), st.sampled_from("bBmM"), WORDS)
+def test_m06_a_size_is_read_wherever_it_stands(
+    before: list[str], whole: int, part: int, unit: str, after: list[str]
+) -> None:
+    number = f"{whole}.{part}" if part else f"{whole}"
+    expected = int(Decimal(number) * {"b": 10**9, "m": 10**6}[unit.lower()])
+    assert parameters_by_name("-".join([*before, f"{number}{unit}", *after])) == expected
+
+
+@given(st.text(max_size=200))
+def test_m06_any_text_is_a_size_or_none(name: str) -> None:
+    found = parameters_by_name(name)
+    assert found is None or (0 < found <= 10**13)
+
+
+def originals(name: str) -> int | None:
+    """How the original reads a size: the last whole number before a "b"."""
+    numbers = re.findall(r"(\d+)b", name.lower())
+    return int(numbers[-1]) * 10**9 if numbers else None
+
+
+def test_m06_the_original_reads_sizes_otherwise_where_it_is_wrong() -> None:
+    for name in ("llama-2-7b", "codellama-34b-instruct", "falcon-180b-chat", "gemma-2-2b", "dolly-v2-12b"):
+        assert parameters_by_name(name) == originals(name)
+    for name, ours, theirs in (
+        ("qwen2-1.5b", 1_500_000_000, 5 * 10**9),  # it takes what follows the point
+        ("smollm2-135m", 135_000_000, None),
+        ("mixtral-8x7b", 56 * 10**9, 7 * 10**9),  # it has its own table for this one: 47
+        ("llama-2-7b-4bit", 7 * 10**9, 4 * 10**9),
+        ("qwen3-30b-a3b", 30 * 10**9, 3 * 10**9),
+    ):
+        assert (parameters_by_name(name), originals(name)) == (ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("method", "bits"),
+    [
+        ("awq", 5), ("gptq", 5), ("bitsandbytes", 9), ("bitsandbytes-nf4", 5), ("bitsandbytes-fp4", 5), ("q4_k_m", 5),
+        ("q8_0", 9), ("q5_1", 6), ("fp8", 9), ("int4", 5), ("f16", 16), ("bf16", 16), ("f32", 32), ("odd", 0), ("", 0),
+        ("w99", 0),
+    ],
+)  # fmt: skip
+def test_m06_quantizations_tell_bits(method: str, bits: float) -> None:
+    assert bits_by_name(method) == bits
+
+
+def test_m06_a_cache_holds_keys_and_values() -> None:
+    # The original's own reckoning for Llama 2 70B: 2 x 2 x layers x hidden / (heads / heads of keys).
+    assert cache_bytes(layers=80, heads=8, head_size=128) == 2 * 2 * 80 * 8192 // (64 // 8)
