@@ -15,6 +15,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import nox
 
@@ -93,17 +94,16 @@ def tests(session: nox.Session) -> None:
         try:
             later = [
                 # Without a tracer, which makes toys in pure Python take three times as long.
-                beside.submit(captured, ["pytest", "tests/contract"]),
-                beside.submit(captured, traced(plugins, "plugins")),
+                beside.submit(tried, ["pytest", "tests/contract"], shown=False),
+                beside.submit(tried, traced(plugins, "plugins"), shown=False),
             ]
-            ended = [subprocess.run(traced(core, "tests", "--ignore=tests/contract"), text=True)]
-            ended += [each.result() for each in later]
+            found = tried(traced(core, "tests", "--ignore=tests/contract"), shown=True)
+            for each in later:
+                found += each.result()
         finally:
             beside.shutdown(wait=False, cancel_futures=True)
-    sys.stdout.writelines(each.stdout or "" for each in ended)
-    sys.stdout.flush()
-    if failed := [shlex.join(each.args) for each in ended if each.returncode != 0]:
-        session.error(f"failures in: {'; '.join(failed)}")
+    if found:
+        session.error("\n".join(found))
     session.run("coverage", "combine", f"--data-file={cache / 'coverage'}", str(core), str(plugins))
     session.run("coverage", "report", f"--data-file={cache / 'coverage'}")
 
@@ -113,9 +113,22 @@ def traced(data: Path, *arguments: str) -> list[str]:
     return ["coverage", "run", f"--data-file={data}", "-m", "pytest", *arguments]
 
 
-def captured(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """The end of a program, and what it printed."""
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def tried(command: list[str], *, shown: bool) -> list[str]:
+    """Run tests, and say which failed. What they print is shown as it comes, or all of it when they are over."""
+    lines: list[str] = []
+    with subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True, errors="replace") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if shown:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    if not shown:
+        sys.stdout.write("".join(lines))
+    if process.returncode == 0:
+        return []
+    failed = [line.rstrip() for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return [f"exit status {process.returncode}: {shlex.join(command)}", *failed]
 
 
 @nox.session
