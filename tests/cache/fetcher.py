@@ -94,7 +94,7 @@ async def main() -> None:
             say("failed", type(error).__name__, error.message)
         if (await heard()).strip() != "again":
             break
-        Path(HOME, "filler").unlink(missing_ok=True)
+        await asyncio.to_thread(Path(HOME, "filler").unlink, missing_ok=True)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         globals()["MODE"] = "free"
     cache.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmengine_core.cache.inventory import Inventory, Item, make_room, take_stock
 from llmengine_core.cache.layout import Layout, digest
+from llmengine_core.cache.verifying import Verified, verify
 from llmengine_core.cache.weights_cache import Weights, WeightsCache
 from llmengine_core.cache.work import Work
 
@@ -11,10 +12,12 @@ __all__ = [
     "Inventory",
     "Item",
     "Layout",
+    "Verified",
     "Weights",
     "WeightsCache",
     "Work",
     "digest",
     "make_room",
     "take_stock",
+    "verify",
 ]

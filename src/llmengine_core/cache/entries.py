@@ -49,8 +49,8 @@ class Entries:
         self._held: dict[str, int] = {}
         self._turn = threading.Lock()
 
-    def hold(self, key: str) -> Entry | None:
-        """An entry, which stays until ``close``; None where there is none."""
+    def hold(self, key: str, *, touch: bool = True) -> Entry | None:
+        """An entry, which stays until ``close``; None where there is none. ``touch`` notes that it is used now."""
         path = self._layout.record(key)
         with self._turn:
             held = self._held.get(key)
@@ -69,8 +69,9 @@ class Entries:
             if record is None:
                 self._let_go(key)
                 return None
-        with suppress(OSError):
-            os.utime(path)  # when it was last used
+        if touch:
+            with suppress(OSError):
+                os.utime(path)
         return Entry(key, record, self._layout.content(key))
 
     def publish(self, key: str, record: Record) -> Entry:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["cli"]
 
 COMMANDS = {
+    "cache": "llmengine_core.cli.cache:cache",
     "complete": "llmengine_core.cli.complete:complete",
     "completion": "llmengine_core.cli.about:completion",
     "conformance": "llmengine_core.cli.conformance:conformance",
