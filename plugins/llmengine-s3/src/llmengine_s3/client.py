@@ -148,7 +148,7 @@ class Client:
                 raise
             opened.pool.give_back(opened.origin, line)
             # Some answers begin as a success, so that the connection lives, and end as an error.
-            if line.status >= 300 or (request.method != "GET" and b"<Error>" in body[:300]):
+            if line.status >= 300 or (request.method != "GET" and b"<Error" in body.lstrip()[:300]):
                 raise Refused(fault_of(line.status, line.headers, body))
             return Answer(line.status, line.headers, body, uncertain)
 
@@ -207,10 +207,14 @@ class Client:
     async def _opened(self) -> _Opened:
         if self._closed:
             raise StorageError(f"the storage of {self._place} is closed; open another")
-        failed = self._opening is not None and self._opening.done() and self._opening.exception() is not None
-        if self._opening is None or failed:
-            self._opening = asyncio.ensure_future(self._open())
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        if opening is not None and opening.get_loop() is not asyncio.get_running_loop():
+            raise StorageError(
+                f"the storage of {self._place} is in use in another event loop; open one in each"
+            )
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):
+            opening = self._opening = asyncio.ensure_future(self._open())
+        return await asyncio.shield(opening)
 
     async def _open(self) -> _Opened:
         found = await asyncio.to_thread(configuration, self._variables)
@@ -265,7 +269,7 @@ class Client:
             request.method,
             path,
             query,
-            {"host": opened.origin.named, **request.headers},
+            {"host": opened.origin.named, "user-agent": "llmengine-s3", **request.headers},
             digest,
             credentials,
         )

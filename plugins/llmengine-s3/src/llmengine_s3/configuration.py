@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 
 from llmengine_core.interfaces.storage import StorageError
 
-__all__ = ["Configuration", "Origin", "configuration", "environment", "origin_of"]
+__all__ = ["Configuration", "Origin", "configuration", "environment", "is_on", "origin_of"]
 
 _MAX_FILE = 1 << 20
-_YES = frozenset({"1", "true", "yes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Configuration:
 
     def origin(self, bucket: str) -> tuple[Origin, str]:
         """The server of a bucket, and what stands before keys in its paths: "/" or "/bucket/"."""
-        whole = self.endpoint or Origin(True, f"s3.{self.region}.{_domain(self.region)}", 443)
+        whole = self.endpoint or Origin(True, f"{self._service}.{self.region}.{_domain(self.region)}", 443)
         style = self.addressing
         if style == "auto":
             plain = bucket == bucket.lower() and "." not in bucket and "_" not in bucket
@@ -60,6 +59,17 @@ class Configuration:
         if style == "virtual":
             return Origin(whole.tls, f"{bucket}.{whole.host}", whole.port), "/"
         return whole, f"/{bucket}/"
+
+    @property
+    def _service(self) -> str:
+        """What AWS calls its own servers."""
+        name = "s3-fips" if is_on(self.environment, "AWS_USE_FIPS_ENDPOINT") else "s3"
+        return f"{name}.dualstack" if is_on(self.environment, "AWS_USE_DUALSTACK_ENDPOINT") else name
+
+
+def is_on(variables: Mapping[str, str], name: str) -> bool:
+    """Whether a variable says yes."""
+    return variables.get(name, "").lower() in ("1", "true", "yes")
 
 
 def environment() -> dict[str, str]:
@@ -76,11 +86,11 @@ def configuration(variables: Mapping[str, str]) -> Configuration:
     name = variables.get("AWS_PROFILE") or variables.get("AWS_DEFAULT_PROFILE") or "default"
     profile, services = _profile(variables, name)
     own = _nested(profile.get("s3", ""))
-    ignored = variables.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() in _YES
+    ignored = is_on(variables, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
     endpoint = "" if ignored else _endpoint(variables, profile, services)
     region = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or profile.get("region")
     addressing = own.get("addressing_style", "auto")
-    if variables.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in _YES:
+    if is_on(variables, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
         addressing = "virtual"
     if addressing not in ("auto", "path", "virtual"):
         raise StorageError(

@@ -53,9 +53,9 @@ async def pieces(client: Client, key: str, start: int, stop: int | None) -> Asyn
                 if etag is None or time.monotonic() - last > DEADLINE:
                     raise client.lost(error) from error
         if at < end:
-            await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, PAUSE * 2**broken)))
             if not broken:
                 raise StorageError(f"the server sent {at - start} bytes where it had promised {end - start}")
+            await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, PAUSE * 2**broken)))
 
 
 def _bounds(line: Line, *, ranged: bool) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from llmengine_core.http import HttpError
 from llmengine_core.interfaces.storage import StorageError
 from llmengine_s3.answers import Unreadable, fault_of, seconds_of, text_of
-from llmengine_s3.configuration import Configuration, Origin, origin_of
+from llmengine_s3.configuration import Configuration, Origin, is_on, origin_of
 from llmengine_s3.credentials import Credentials, Found
 from llmengine_s3.pool import Pool
 from llmengine_s3.signing import query_of
@@ -39,7 +39,6 @@ _LINKS = (
 """Where a container's service may be spoken to without TLS."""
 _BY_BOTOCORE = frozenset({"role_arn", "sso_session", "sso_start_url", "credential_process", "login_session"})
 _TRY = "see what `aws sts get-caller-identity` says"
-_YES = frozenset({"1", "true", "yes"})
 
 
 def sources(found: Configuration, trusted: ssl.SSLContext | None) -> list[Found]:
@@ -186,7 +185,7 @@ async def _of_container(variables: Mapping[str, str], trusted: ssl.SSLContext | 
 
 
 async def _of_instance(variables: Mapping[str, str]) -> Credentials | None:
-    if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() in _YES:
+    if is_on(variables, "AWS_EC2_METADATA_DISABLED"):
         return None
     url = variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or INSTANCE
     origin = origin_of(url, "AWS_EC2_METADATA_SERVICE_ENDPOINT")

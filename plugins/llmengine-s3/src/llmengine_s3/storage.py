@@ -69,6 +69,12 @@ class S3Storage(Storage):
                 'allowed are mode "create" without if_match, and "overwrite" with or without'
             )
         full = self._place.full(key)
+        if if_match is not None:
+            if_match = unquoted(if_match) or ""
+            if not (if_match.isascii() and if_match.isprintable()) or '"' in if_match:
+                raise PreconditionFailed(
+                    f"no object under {key!r} has the etag {if_match!r}, which is none of S3's"
+                )
         put = _Put(key, full, mode == "create", if_match, secrets.token_hex(16))
         with self._explained(f"put {key!r}"):
             if isinstance(content, AsyncIterable):
@@ -121,15 +127,17 @@ class S3Storage(Storage):
         """Remove an object. Of several who do at once one is told that there was one, where the server can tell."""
         full, doing = self._place.full(key), f"delete {key!r}"
         with self._explained(doing):
+            perhaps = False
             for _ in range(DELETES):
                 try:
                     etag = unquoted((await self._headed(full)).headers.get("etag"))
                 except Refused as error:
                     if error.fault.code == "NoSuchKey":
-                        return False
+                        return perhaps
                     raise
-                if await self._deleted(full, etag):
+                if (done := await self._deleted(full, etag)) is True:
                     return True
+                perhaps = perhaps or done is None
         raise StorageError(
             f"can't {doing} in {self._place}: others keep replacing it; stop them, or try again"
         )
@@ -246,8 +254,9 @@ class S3Storage(Storage):
             raise put.failed("there is another, or none") from None
         raise error
 
-    async def _deleted(self, full: str, etag: str | None) -> bool:
-        """Remove the object that has an etag; False where it is another, or gone."""
+    async def _deleted(self, full: str, etag: str | None) -> bool | None:
+        """Remove the object that has an etag; False where it is another, or gone; None where a try whose answer
+        was lost may have removed it."""
         headers = {"if-match": f'"{etag}"'} if etag is not None and self._deletes_by_etag else {}
         try:
             await self._client.call(Request("DELETE", full, {}, headers))
@@ -255,10 +264,8 @@ class S3Storage(Storage):
             if error.fault.code == "NotImplemented" and headers:
                 self._deletes_by_etag = False
                 return await self._deleted(full, etag)
-            if error.uncertain and error.fault.status in (404, 412):
-                return True  # by the try before, whose answer was lost
             if error.fault.status in (404, 409, 412):
-                return False
+                return None if error.uncertain else False
             raise
         return True
 
