@@ -75,6 +75,8 @@ class Hub:
         self.tokens: dict[str, frozenset[str]] = {}
         """Tokens, and the private and gated repositories that each opens."""
         self.faults: list[Fault] = []
+        self.down = False
+        """Whether every answer is 503."""
         self.asked: list[Asked] = []
         self.sent = 0
         """Bytes of files that went out."""
@@ -110,7 +112,9 @@ class Hub:
         return sum(bool(re.search(on, f"{each.server} {each.method} {each.path}")) for each in self.asked)
 
     def close(self) -> None:
-        """End, and drop whoever is connected."""
+        """End, and drop whoever is connected. Idempotent."""
+        if self._over.is_set():
+            return
         self._over.set()
         for server in self._servers.values():
             server.end()
@@ -187,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = hub._fault(f"{server} {self.command} {self.path}")
         if fault is not None and fault.status is not None:
             self._say(fault.status, fault.body, fault.headers)
+            return
+        if hub.down:
+            self._say(503, b"down", {})
             return
         url = urlsplit(self.path)
         routes = (

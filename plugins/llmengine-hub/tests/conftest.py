@@ -11,7 +11,7 @@ import pytest
 from tests.servers.hub import Hub, hub
 
 from llmengine_core.urls import UrlPolicy
-from llmengine_hub import storage
+from llmengine_hub import routes, storage
 from llmengine_hub.storage import HubStorage
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,6 +27,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME")):
             monkeypatch.delenv(name)
     monkeypatch.setattr(storage, "_known", {})
+    monkeypatch.setattr(routes, "PAUSE", 0.01)
     with hub() as found:
         monkeypatch.setenv("HF_ENDPOINT", found.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))

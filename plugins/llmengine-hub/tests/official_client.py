@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -30,6 +31,9 @@ def ask(call: str, given: dict[str, Any]) -> Any:
         case "constants":
             from huggingface_hub import constants, get_token
 
+            os.environ.clear()
+            os.environ.update(given)
+            importlib.reload(constants)
             return {
                 "endpoint": constants.ENDPOINT,
                 "cache": str(Path(constants.HF_HUB_CACHE).absolute()),

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import httpx2
 from huggingface_hub import hf_hub_download, set_client_factory
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
 from llmengine_core.errors import LLMEngineError
 from llmengine_hub.cached import Cached
@@ -195,6 +195,8 @@ def _told(error: Exception, file: File) -> _Failed:
         return _Failed(status=root.response.status_code, headers=headers, key=file.key)
     if isinstance(root, httpx2.TransportError):
         return _Failed(unreachable=_said(root))
+    if isinstance(root, FileMetadataError):
+        return _Failed(strange=file.key)
     if isinstance(root, OSError) and root.errno is not None:
         return _failed_by_os(root)
     return _Failed(failed=_said(root), key=file.key)

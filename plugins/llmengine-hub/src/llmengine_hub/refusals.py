@@ -11,7 +11,9 @@ from llmengine_core.types.launch import Exit
 from llmengine_hub.environment import HubEnvironment
 from llmengine_hub.repositories import Repository
 
-__all__ = ["RepositoryMissing", "failure", "refusal"]
+__all__ = ["SEE_ENDPOINT", "RepositoryMissing", "failure", "refusal"]
+
+SEE_ENDPOINT = "see that HF_ENDPOINT names one, and that no proxy changes what it says"
 
 
 class RepositoryMissing(StorageError):
@@ -81,7 +83,7 @@ def refusal(
 
 def _strange(status: int, repository: Repository, hub: HubEnvironment) -> StorageError:
     return StorageError(
-        f"{hub.endpoint} answered {status} for {repository.url}, as no hub does; see that HF_ENDPOINT names one"
+        f"{hub.endpoint} answered {status} for {repository.url}, as no hub does; {SEE_ENDPOINT}"
     )
 
 
@@ -120,6 +122,10 @@ def failure(error: Any, end: Exit, repository: Repository, hub: HubEnvironment) 
             )
             return StorageError(
                 f"{repository.url} can't be kept in {hub.cache}: {said}{f' ({path})' if path else ''}; {mend}"
+            )
+        case {"strange": str(key)}:
+            return StorageError(
+                f"{hub.endpoint} says too little of {key!r} of {repository.url}, as no hub does; {SEE_ENDPOINT}"
             )
         case {"failed": str(said)}:
             return StorageError(f"{repository.url} can't be fetched: {said}")

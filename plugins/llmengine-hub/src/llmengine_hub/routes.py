@@ -17,7 +17,7 @@ from llmengine_core.interfaces.storage import StorageError
 from llmengine_core.urls import UrlPolicy
 from llmengine_hub.environment import HubEnvironment
 from llmengine_hub.policy import HubPolicy
-from llmengine_hub.refusals import refusal
+from llmengine_hub.refusals import SEE_ENDPOINT, refusal
 from llmengine_hub.repositories import COMMIT, File, Repository, is_key
 
 __all__ = ["Routes", "Unreachable"]
@@ -106,15 +106,19 @@ class Routes:
         return File(key, size, oid, sha256) if is_key(key) else None
 
     async def _json(self, path: str) -> tuple[Any, Mapping[str, str]]:
+        body, headers = await self._whole(path)
+        try:
+            return json.loads(body), headers
+        except (ValueError, RecursionError):
+            raise self._strange("gives no JSON") from None
+
+    async def _whole(self, path: str) -> tuple[bytes, Mapping[str, str]]:
+        limits = Limits(size=LARGEST_PAGE, seconds=SECONDS, idle_seconds=SECONDS)
         attempt = 1
         while True:
             try:
-                limits = Limits(size=LARGEST_PAGE, seconds=SECONDS, idle_seconds=SECONDS)
                 async with self._fetch(path, limits) as fetched:
-                    body = b"".join([piece async for piece in fetched.pieces])
-                return json.loads(body), fetched.headers
-            except (ValueError, RecursionError):
-                raise self._strange("gives no JSON") from None
+                    return b"".join([piece async for piece in fetched.pieces]), fetched.headers
             except (FetchError, LLMEngineError) as error:
                 await self._wait_or_raise(error, attempt)
             attempt += 1
@@ -147,7 +151,7 @@ class Routes:
 
     def _strange(self, what: str) -> StorageError:
         return StorageError(
-            f"{self._hub.endpoint} {what} for {self._repository.url}, as no hub does; see that HF_ENDPOINT names one"
+            f"{self._hub.endpoint} {what} for {self._repository.url}, as no hub does; {SEE_ENDPOINT}"
         )
 
 
