@@ -112,13 +112,15 @@ async def fetch(
     stop: int | None = None,
     if_range: str | None = None,
     bearer: str | None = None,
+    field: str = "the URL",
 ) -> AsyncIterator[Fetched]:
     """GET bytes ``start`` to ``stop`` (exclusive, above ``start``; None is the end) of a resource.
 
     With ``if_range``, an earlier answer's validator, all of it comes instead where it has changed since: compare the
     validators. A server that knows no ranges sends all of it too; of that the bytes asked for are given on. ``bearer``
-    is a token for the URL's own server; others that it leads to don't get it. The
-    connection is closed at the end. Raises ``BadRequestError`` for a URL, or a redirect, that leads where it may not;
+    is a token for the URL's own server; others that it leads to don't get it. The connection is closed at the end.
+
+    Raises ``BadRequestError``, which calls the URL ``field``, where it or a redirect leads where it may not;
     ``FetchError`` for the rest, also from ``pieces``.
     """
     clock = _Clock(limits)
@@ -128,7 +130,7 @@ async def fetch(
         headers += f"If-Range: {if_range}\r\n" if if_range else ""
     if bearer is not None and not BEARER.fullmatch(bearer):
         raise ValueError("bearer holds what no token has")
-    connection, at = await _final(url, policy, headers, clock, bearer)
+    connection, at = await _final(url, policy, headers, clock, bearer, field)
     try:
         fetched = _understood(connection, at, clock, start, stop)
         try:
@@ -140,10 +142,9 @@ async def fetch(
 
 
 async def _final(
-    url: str, policy: UrlPolicy, headers: str, clock: _Clock, bearer: str | None
+    url: str, policy: UrlPolicy, headers: str, clock: _Clock, bearer: str | None, field: str
 ) -> tuple[Connection, str]:
     """The connection on which an answer comes that is no redirect, and the URL that gave it."""
-    field = "the URL"
     own = _server(url)
     for _ in range(MOST_REDIRECTS + 1):
         bearer = bearer if _server(url) == own else None  # gone for good, even where it leads back
