@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmengine_core.sizes import bits_by_name, cache_bytes, parameters_by_name
+from llmengine_core.sizes import (
+    bits_by_name,
+    cache_by_config,
+    cache_by_header,
+    cache_bytes,
+    parameters_by_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +113,38 @@ def test_m06_quantizations_tell_bits(method: str, bits: float) -> None:
 def test_m06_a_cache_holds_keys_and_values() -> None:
     # The original's own reckoning for Llama 2 70B: 2 x 2 x layers x hidden / (heads / heads of keys).
     assert cache_bytes(layers=80, heads=8, head_size=128) == 2 * 2 * 80 * 8192 // (64 // 8)
+
+
+LLAMA = {"num_hidden_layers": 80, "hidden_size": 8192, "num_attention_heads": 64}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LLAMA, 2 * 2 * 80 * 8192),
+        (LLAMA | {"num_key_value_heads": 8}, 2 * 2 * 80 * 8 * 128),
+        (LLAMA | {"num_key_value_heads": 4, "head_dim": 256}, 2 * 2 * 80 * 4 * 256),
+        ({"n_layer": 28, "n_embd": 4096, "n_head": 16}, 2 * 2 * 28 * 4096),  # GPT-J
+        ({"n_layers": 32, "d_model": 4096, "n_heads": 32}, 2 * 2 * 32 * 4096),  # MPT
+        (LLAMA | {"multi_query": True}, 2 * 2 * 80 * 128),  # Falcon 7B
+        (
+            LLAMA | {"multi_query": True, "new_decoder_architecture": True, "num_kv_heads": 8},
+            2 * 2 * 80 * 8 * 128,
+        ),  # Falcon 40B
+        (LLAMA | {"kv_lora_rank": 512}, None),  # DeepSeek V2
+        (LLAMA | {"hidden_size": "8192"}, None),
+        (LLAMA | {"num_hidden_layers": True}, None),
+        ({}, None),
+    ],
+)
+def test_m06_a_configuration_tells_the_cache(config: dict[str, object], expected: int | None) -> None:
+    assert cache_by_config(config) == expected
+
+
+def test_m06_a_header_tells_the_cache() -> None:
+    header = {"block_count": 30, "embedding_length": 576, "attention.head_count": 9}
+    assert cache_by_header(header.get) == 2 * 2 * 30 * 576
+    assert cache_by_header((header | {"attention.head_count_kv": 3}).get) == 2 * 2 * 30 * 3 * 64
+    assert cache_by_header((header | {"attention.key_length": 32}).get) == 2 * 2 * 30 * 9 * 32
+    assert cache_by_header((header | {"attention.kv_lora_rank": 1}).get) is None
+    assert cache_by_header(dict[str, int]().get) is None

@@ -20,6 +20,7 @@ from typing import Any
 
 from llmengine_core import gguf, safetensors_header, tar
 from llmengine_core.gguf import BadHeader, MoreBytes
+from llmengine_core.sizes import cache_by_config, cache_by_header
 from llmengine_core.tar import BadArchive
 from llmengine_core.types.plan import CheckpointFacts, Problem
 
@@ -253,6 +254,7 @@ def _describe_gguf(url: str, name: str, files: _Files) -> tuple[CheckpointFacts,
         parameters=header.parameters or None,
         context_length=header.number(f"{architecture}.context_length"),
         heads=header.number(f"{architecture}.attention.head_count"),
+        cache_bytes=cache_by_header(lambda key: header.number(f"{architecture}.{key}")),
     )
     return facts, header.number("split.count") or 1
 
@@ -313,6 +315,7 @@ def _describe_hugging_face(url: str, files: _Files, kind: str, names: list[str])
         parameters=parameters,
         context_length=_count(model, "max_position_embeddings", "n_positions", "max_sequence_length"),
         heads=_count(model, "num_attention_heads", "n_head", "num_heads"),
+        cache_bytes=cache_by_config(model),
         remote_code=remote_code,
     )
     return Description(facts, None, (*shards, *listed, *_beside(files, code=remote_code)))

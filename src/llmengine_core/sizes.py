@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
-__all__ = ["bits_by_name", "cache_bytes", "parameters_by_name"]
+__all__ = ["bits_by_name", "cache_by_config", "cache_by_header", "cache_bytes", "parameters_by_name"]
 
 LARGEST = 10**13
 """No model has more parameters; a larger number is none."""
@@ -59,3 +61,36 @@ def bits_by_name(method: str) -> float:
 def cache_bytes(*, layers: int, heads: int, head_size: int) -> int:
     """What a token of context takes in a cache of 16 bits: a key and a value for each layer and head that has them."""
     return 2 * 2 * layers * heads * head_size
+
+
+def cache_by_config(config: Mapping[str, Any]) -> int | None:
+    """What a token of context takes by a model's config.json.
+
+    None where that isn't told, or where keys and values are compressed, in which engines differ.
+    """
+
+    def count(*keys: str) -> int | None:
+        return next((config[key] for key in keys if type(config.get(key)) is int and config[key] > 0), None)
+
+    layers = count("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    heads = count("num_attention_heads", "n_head", "num_heads", "n_heads")
+    hidden = count("hidden_size", "n_embd", "d_model")
+    if layers is None or heads is None or hidden is None or "kv_lora_rank" in config:
+        return None
+    having = count("num_key_value_heads", "num_kv_heads") or heads
+    if config.get("multi_query") is True and not config.get("new_decoder_architecture"):
+        having = 1
+    return cache_bytes(layers=layers, heads=having, head_size=count("head_dim") or hidden // heads)
+
+
+def cache_by_header(number: Callable[[str], int | None]) -> int | None:
+    """The same by a GGUF file's metadata; ``number`` looks up a key of the architecture."""
+    layers, hidden, heads = (
+        number(key) for key in ("block_count", "embedding_length", "attention.head_count")
+    )
+    if not (layers and hidden and heads) or number("attention.kv_lora_rank"):
+        return None
+    having = number("attention.head_count_kv") or heads
+    return cache_bytes(
+        layers=layers, heads=having, head_size=number("attention.key_length") or hidden // heads
+    )
