@@ -45,6 +45,8 @@ URL = re.compile(r"([a-z][a-z0-9+.-]*)://.*|(file):.*", re.DOTALL)
 HERE = ("file", "package")
 """Schemes of what is on this machine."""
 WEB = ("http", "https")
+WHOLE = ("hf",)
+"""Schemes whose URLs name a whole folder first: what is above it may be no storage."""
 STORAGES = {"s3": "llmengine-s3", "hf": "llmengine-hub"}
 """Distributions that are known to serve a scheme, for mends."""
 
@@ -264,6 +266,10 @@ async def _look_afar(url: str, info: StorageInfo, registry: Registry, policy: Ur
     An object is looked for in a storage at the URL above it, which some storages can't have; a folder is one of its
     own.
     """
+    whole = scheme_of(url) in WHOLE
+    seen = await _look_at_folder(url, info, registry, policy) if whole else None
+    if seen is not None:
+        return seen
     root, name = split_location(url)
     refusal: StorageError | None = None
     if name:
@@ -272,23 +278,31 @@ async def _look_afar(url: str, info: StorageInfo, registry: Registry, policy: Ur
                 path = storage.path(name)
                 if path is not None:
                     return await asyncio.to_thread(_look_at_path, url, path)
-                seen = await storage.head(name)
+                meta = await storage.head(name)
                 known = name.partition("?")[0] if scheme_of(url) in WEB else name
-                return await _describe_objects(url, storage, {known: replace(seen, key=name)}, folder=False)
+                return await _describe_objects(url, storage, {known: replace(meta, key=name)}, folder=False)
         except StorageError as error:
             refusal = error
     try:
-        async with _opened(info, url.rstrip("/"), registry, policy) as storage:
-            objects = await _list(url, storage)
-            if objects:
-                return await _describe_objects(url, storage, objects, folder=True)
+        seen = None if whole else await _look_at_folder(url, info, registry, policy)
     except StorageError as error:
         if refusal is None or str(refusal) == str(error):
             raise
         raise StorageError(f"{refusal}; and as a folder: {error}") from error
+    if seen is not None:
+        return seen
     if refusal is not None and not isinstance(refusal, ObjectMissing):
         raise refusal
     raise Absent(f"there is nothing at {shown(url)}", "correct the URL, or put the weights there")
+
+
+async def _look_at_folder(
+    url: str, info: StorageInfo, registry: Registry, policy: UrlPolicy
+) -> CheckpointFacts | None:
+    """What is in the folder at a URL; None where there is nothing."""
+    async with _opened(info, url.rstrip("/"), registry, policy) as storage:
+        objects = await _list(url, storage)
+        return await _describe_objects(url, storage, objects, folder=True) if objects else None
 
 
 async def _list(url: str, storage: Storage) -> dict[str, ObjectMeta]:
@@ -306,6 +320,9 @@ async def _describe_objects(
     url: str, storage: Storage, objects: Mapping[str, ObjectMeta], *, folder: bool
 ) -> CheckpointFacts:
     """Describe objects by the names of their files; as long as sizes and etags stay, so does the answer."""
+    settled = await storage.settled()
+    if settled is not None:
+        url = settled if folder else f"{settled}/{split_location(url)[1]}"
     stamps = tuple(sorted((name, each.size, each.etag or "") for name, each in objects.items()))
     stamp = (url, folder, stamps)
     found = _looks.get(stamp)
@@ -353,6 +370,7 @@ async def _read_into(url: str, storage: Storage, packed: ObjectMeta, kind: str) 
     """What is in an archive in a storage. Its walk is in a thread, what it reads comes from here."""
     loop = asyncio.get_running_loop()
     readings: set[Future[bytes]] = set()
+    left = threading.Event()
 
     async def read(start: int, stop: int) -> bytes:
         async with aclosing(storage.get(packed.key, start=start, stop=stop)) as pieces:
@@ -361,24 +379,29 @@ async def _read_into(url: str, storage: Storage, packed: ObjectMeta, kind: str) 
             raise Absent(f"{shown(url)} became shorter while it was read")
         return found
 
-    def work(stopped: threading.Event) -> CheckpointFacts:
-        def read_at(start: int, stop: int) -> bytes:
-            reading = asyncio.run_coroutine_threadsafe(read(start, stop), loop)
-            readings.add(reading)
-            if stopped.is_set():  # it may have missed that all were cancelled
-                reading.cancel()
-            try:
-                return reading.result()
-            finally:
-                readings.discard(reading)
+    def read_at(start: int, stop: int) -> bytes:
+        reading = asyncio.run_coroutine_threadsafe(read(start, stop), loop)
+        readings.add(reading)
+        if left.is_set():  # it may have come too late to be cancelled with the others
+            reading.cancel()
+        try:
+            return reading.result()
+        finally:
+            readings.discard(reading)
 
+    def work(_: threading.Event) -> CheckpointFacts:
         return describe_packed(shown(url), kind, read_at, packed.size, BOUNDS_AFAR)
 
+    walk = asyncio.ensure_future(in_thread(work))
     try:
-        return await in_thread(work)
+        return await asyncio.shield(walk)
     finally:
+        left.set()
         for reading in tuple(readings):
             reading.cancel()
+        await asyncio.wait([walk])
+        if not walk.cancelled():
+            walk.exception()  # where the caller was cancelled, nobody else asks
 
 
 async def _all(work: Iterable[Coroutine[None, None, None]]) -> None:
