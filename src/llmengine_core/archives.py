@@ -258,8 +258,7 @@ def _folder_beside(target: Path) -> Iterator[tuple[int, str, int]]:
             yield parent, name, root
         finally:
             os.close(root)
-            with suppress(FileNotFoundError):  # it may have become the target
-                shutil.rmtree(name, dir_fd=parent)
+            shutil.rmtree(name, ignore_errors=True, dir_fd=parent)  # it may have become the target
     finally:
         os.close(parent)
 

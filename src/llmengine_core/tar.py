@@ -107,9 +107,12 @@ def is_header(block: bytes) -> bool:
         said = _number(block[148:156])
     except BadArchive:
         return False
-    counted = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    high = sum(1 for each in block if each > 127) - sum(1 for each in block[148:156] if each > 127)
-    return bool(block.strip(b"\0")) and said in (counted, counted - 256 * high)
+    if not block.strip(b"\0"):
+        return False
+    rest = block[:148] + b" " * 8 + block[156:]
+    return said == sum(rest) or said == sum(rest) - 256 * sum(
+        each > 127 for each in rest
+    )  # old programs' signed bytes
 
 
 def members(source: Source) -> Iterator[Member]:
