@@ -37,7 +37,8 @@ async def test_the_cache_answers(
             monkeypatch.setenv(away, "1")
     asked = len(server.asked)
     storage = opened("hf://org/name")
-    assert await listed(storage) == metas
+    assert await listed(storage) == [meta for meta in metas if meta.key in WANTED]
+    assert await storage.head("pytorch_model.bin") == metas[-1]
     assert await bring(storage, WANTED) == folder
     assert await content(storage, "config.json") == b"{}"
     assert await bring(opened(f"hf://org/name@{commit}"), WANTED) == folder
@@ -53,6 +54,26 @@ async def test_the_cache_answers(
         await listed(opened("hf://org/other"))
     if away not in ("unreachable", "broken"):
         assert len(server.asked) == asked
+
+
+async def test_weights_that_are_there_in_part_are_listed_whole(
+    server: Hub, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {f"model-0000{n}-of-00003.safetensors": b"part" for n in (1, 2, 3)}
+    server.put("org/name", {"config.json": b"{}", **parts, "other-00001-of-00002.bin": b"", "a.gguf": b"a"})
+    await bring(opened("hf://org/name"), ["config.json"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(StorageError, match="hf://org/name is not in the cache"):
+        await listed(opened("hf://org/name"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    await bring(opened("hf://org/name"), ["model-00002-of-00003.safetensors"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    storage = opened("hf://org/name")
+    assert [meta.key for meta in await listed(storage)] == ["config.json", *parts]
+    with pytest.raises(
+        StorageError, match=r"model-00003-of-00003.safetensors \(4 bytes\) of hf://org/name is not"
+    ):
+        await content(storage, "model-00003-of-00003.safetensors")
 
 
 async def test_a_cache_carried_here_by_hand_is_used_and_checked(
@@ -95,7 +116,7 @@ async def test_listings_in_the_cache_that_are_none_do_no_harm(
     await bring(opened("hf://org/name"), WANTED)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     kept = cache / "models--org--name" / ".llmengine" / "trees" / f"{commit}.json"
-    entry = {"size": 1, "blob_id": "0" * 40}
+    sound = json.loads(kept.read_text(encoding="utf-8"))["files"]
     for text in (
         "",
         "[]",
@@ -103,7 +124,7 @@ async def test_listings_in_the_cache_that_are_none_do_no_harm(
         '{"files": [1]}',
         json.dumps({"files": {"a": {"size": -1, "blob_id": "0" * 40}}}),
         json.dumps({"files": {"a": {"size": 1, "blob_id": "../../../x"}}}),
-        json.dumps({"files": {"../evil": entry, **dict.fromkeys(WANTED, entry)}}),
+        json.dumps({"files": {"../evil": sound["config.json"], **sound}}),
     ):
         kept.write_text(text, encoding="utf-8")
         assert [meta.key for meta in await listed(opened("hf://org/name"))] == WANTED

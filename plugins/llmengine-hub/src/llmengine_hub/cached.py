@@ -47,8 +47,8 @@ class Cached:
         """The folder of a commit's files; not all of them need be there."""
         return self.folder / "snapshots" / commit
 
-    def files(self, commit: str) -> dict[str, File]:
-        """The files of a commit: by a listing that was kept, ours or the library's, else what lies there."""
+    def listing(self, commit: str) -> dict[str, File] | None:
+        """All files of a commit, by a listing that was kept, ours or the library's; None where none was."""
         for path in (
             self.folder / OURS / "trees" / f"{commit}.json",
             self.folder / "trees" / f"{commit}.json",
@@ -57,7 +57,12 @@ class Cached:
                 if path.stat().st_size <= LARGEST_LISTING:
                     listed = json.loads(path.read_bytes())["files"]
                     return {key: _listed(key, entry) for key, entry in listed.items() if is_key(key)}
-        return {file.key: file for file in self._lying(commit)}
+        return None
+
+    def files(self, commit: str) -> dict[str, File]:
+        """The files of a commit: by a listing, else what lies there."""
+        listed = self.listing(commit)
+        return {file.key: file for file in self._lying(commit)} if listed is None else listed
 
     def keep(self, commit: str, revision: str, files: Iterable[File]) -> None:
         """Keep a commit's listing, and which one a revision is, for times without the hub."""

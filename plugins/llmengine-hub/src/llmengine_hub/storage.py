@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import time
 from bisect import bisect_right
@@ -28,6 +29,9 @@ from llmengine_hub.routes import Routes, Unreachable
 __all__ = ["HubStorage"]
 
 PIECE = 1 << 20
+WEIGHTS = re.compile(r"\.(?:safetensors|gguf|bin|pth?|tar(?:\.gz|\.zst)?)$")
+PART = re.compile(r"-[0-9]+(?=-of-[0-9]+\.)")
+"""What tells the parts of one file apart."""
 KNOWN_SECONDS = 60.0
 """How long a revision is taken to be the commit that it was: what looked at it and what fetches it are to agree."""
 
@@ -39,7 +43,7 @@ class _Pinned:
     commit: str
     files: dict[str, File]
     keys: tuple[str, ...]
-    """In order of their UTF-8 bytes."""
+    """Of those that are listed, in order of their UTF-8 bytes."""
     away: str | None = None
     """Why the hub isn't asked; None where it was."""
 
@@ -174,7 +178,9 @@ class HubStorage(Storage):
             commit = self._repository.revision
             if not COMMIT.fullmatch(commit):
                 commit = await routes.commit()
-            files = await routes.files(commit)
+            files = await asyncio.to_thread(cached.listing, commit)
+            if files is None:
+                files = await routes.files(commit)
         except Unreachable as error:
             return await asyncio.to_thread(_lying, cached, hub, self._repository, str(error))
         pinned = _Pinned(commit, files, tuple(sorted(files, key=_utf8)))
@@ -252,12 +258,19 @@ async def _environment() -> HubEnvironment:
 
 
 def _lying(cached: Cached, hub: HubEnvironment, repository: Repository, why: str) -> _Pinned:
-    """What the cache knows of a revision. Raises ``StorageError`` where that is nothing."""
+    """What the cache has of a revision. Raises ``StorageError`` where no weights are among it.
+
+    Only what lies there is listed, and the rest of weights that lie there in part: whoever looks at all that is listed
+    finds what can be served, or hears of exactly what is missing.
+    """
     commit = cached.commit()
     files = cached.files(commit) if commit is not None else {}
-    if commit is None or not files:
+    here = {key for key, file in files.items() if cached.path(commit or "", file) is not None}
+    if commit is None or not any(WEIGHTS.search(key) for key in here):
         raise not_here(hub, repository, why, [])
-    return _Pinned(commit, files, tuple(sorted(files, key=_utf8)), why)
+    begun = {PART.sub("", key) for key in here if PART.search(key)}
+    listed = {key for key in files if key in here or (PART.search(key) and PART.sub("", key) in begun)}
+    return _Pinned(commit, files, tuple(sorted(listed, key=_utf8)), why)
 
 
 def _looked_at(cached: Cached, commit: str, files: Sequence[File]) -> tuple[list[File], list[File]]:
