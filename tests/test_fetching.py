@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import itertools
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
+import random
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -452,3 +456,41 @@ async def test_a_break_is_told_from_an_end_under_tls_too(
     secure.break_after = [300_000]
     with pytest.raises(Broken, match="ended before"):
         await content(secure.url("/big"))
+
+
+@contextmanager
+def hanging_up(context: ssl.SSLContext, body: bytes) -> Iterator[int]:
+    """The port of a server that sends a body to each of its clients as fast as it can and goes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                    connection.recv(65536)
+                    connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body))
+                    connection.sendall(body)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+async def test_what_a_server_sent_before_it_hung_up_is_all_there(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    body = random.Random(5).randbytes(4 << 20)
+    with hanging_up(authority.context("DNS:files.test"), body) as port:
+        for turn in range(20):
+            async with fetch(f"https://files.test:{port}/", HERE, Limits(size=1 << 30)) as answer:
+                pieces = []
+                async for piece in answer.pieces:
+                    pieces.append(piece)
+                    await asyncio.sleep(0.002 * (turn % 2))
+            assert b"".join(pieces) == body

@@ -85,7 +85,7 @@ class Fetched:
     size: int | None
     """Bytes of the whole resource; None where the server doesn't say."""
     pieces: AsyncGenerator[bytes, None]
-    """The bytes that were asked for, each piece below 1 MiB; fewer only where the resource ends."""
+    """The bytes that were asked for, each piece below 2 MiB; fewer only where the resource ends."""
 
     @property
     def validator(self) -> str | None:

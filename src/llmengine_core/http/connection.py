@@ -23,7 +23,8 @@ HIGH_WATER = 256 * 1024
 class Connection(asyncio.BufferedProtocol):
     """One connection, and the answer that it is receiving."""
 
-    def __init__(self, address: str, on_end: Callable[[Connection], None]) -> None:
+    def __init__(self, address: str, on_end: Callable[[Connection], None], *, buffer: int = MAX_HEAD) -> None:
+        """``buffer`` is how many bytes are received at once."""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.answered = False
@@ -42,7 +43,7 @@ class Connection(asyncio.BufferedProtocol):
         self._unproductive = 0
         """Bytes received since the parser last found something whole."""
         self._paused = self._keep_alive = False
-        self._buffer = memoryview(bytearray(MAX_HEAD))
+        self._buffer = memoryview(bytearray(buffer))
         """Received into again and again; asyncio's own would be 256 KiB, and new for each read."""
 
     async def send(self, request: bytes) -> None:

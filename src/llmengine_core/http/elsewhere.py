@@ -8,12 +8,15 @@ import ssl
 from collections.abc import Sequence
 from functools import lru_cache
 
-from llmengine_core.http.connection import Connection
+from llmengine_core.http.connection import MAX_HEAD, Connection
 from llmengine_core.http.errors import ConnectionLost, NotTrusted
 
 __all__ = ["connect", "tls_context"]
 
 MOST_ADDRESSES = 8
+TLS_BUFFER = 1 << 20
+"""Bytes; more than asyncio holds back of a TLS connection (512 KiB). At its end it has all of that taken in one go, and
+drops what isn't: with a smaller buffer the end of an answer is lost whose server hangs up at once."""
 
 
 async def tls_context() -> ssl.SSLContext:
@@ -37,13 +40,14 @@ async def connect(
     With ``tls`` the server must prove that it is ``name``. Raises ``ConnectionLost`` and ``NotTrusted``.
     """
     loop = asyncio.get_running_loop()
+    buffer = MAX_HEAD if tls is None else TLS_BUFFER
     reasons: list[str] = []
     for address, port in addresses[:MOST_ADDRESSES]:
         label = f"{name} ({address}, port {port})"
         try:
             async with asyncio.timeout(seconds):
                 _, connection = await loop.create_connection(
-                    lambda label=label: Connection(label, _nothing),  # type: ignore[misc]
+                    lambda label=label: Connection(label, _nothing, buffer=buffer),
                     address,
                     port,
                     ssl=tls,
