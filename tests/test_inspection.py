@@ -21,7 +21,7 @@ from tests.archive_files import compressed, packed
 from tests.checkpoint_files import hugging_face_folder, safetensors, small_gguf, smollm2
 from tests.motor import put_environment
 
-from llmengine_core import looks
+from llmengine_core import looks, looks_afar
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.host import host_facts
 from llmengine_core.inspection import inspect
@@ -463,7 +463,7 @@ async def test_an_archive_that_is_too_large_to_be_looked_into_is_left_open(
 ) -> None:
     noise = random.Random(0).randbytes(3 << 20)
     shelf.objects["shelf://a/m"] = content = compressed(packed({"noise": noise, "m": small_gguf()}), "tar.gz")
-    monkeypatch.setattr(looks, "BOUNDS_AFAR", replace(looks.BOUNDS_AFAR, bytes=2 << 20))
+    monkeypatch.setattr(looks_afar, "BOUNDS", replace(looks_afar.BOUNDS, bytes=2 << 20))
     facts = await weights("shelf://a/m")
     files = (CheckpointFile(name="m", size=len(content)),)
     assert facts == CheckpointFacts(url="shelf://a/m", archive="tar.gz", files=files)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["BLOCK", "BadArchive", "Member", "Source", "is_header", "kind_of", "members"]
+__all__ = ["BLOCK", "KINDS", "BadArchive", "Member", "Source", "is_header", "kind_of", "members"]
 
+KINDS = ("tar", "tar.gz", "tar.zst")
 BLOCK = 512
 """Bytes; all of a tar archive comes in blocks."""
 MOST_MEMBERS = 10_000
