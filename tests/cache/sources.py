@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -36,6 +36,8 @@ class Fault:
     """It fails, ends as if it were whole, has another byte in it, has more at its end, or its caller is cancelled."""
     at: int
     """At which byte of what was asked for."""
+    key: str = ""
+    """Of the object that it happens to; "" for whichever is asked for next."""
 
 
 class Broken(MemoryStorage):
@@ -44,7 +46,7 @@ class Broken(MemoryStorage):
     def __init__(
         self,
         url: str,
-        faults: Iterator[Fault | None],
+        faults: list[Fault | None],
         asked: list[tuple[str, int]],
         cancel: Callable[[], object],
     ) -> None:
@@ -55,7 +57,8 @@ class Broken(MemoryStorage):
 
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         self._asked.append((key, start))
-        fault = next(self._faults, None)
+        mine = [at for at, each in enumerate(self._faults) if each is None or each.key in ("", key)]
+        fault = self._faults.pop(mine[0]) if mine else None
         content = b"".join([piece async for piece in super().get(key, start=start, stop=stop)])
         if fault is not None and fault.kind == "wrong" and content:
             at = fault.at % len(content)
@@ -90,7 +93,7 @@ class Source:
     """Key and first byte of every download."""
 
     def __post_init__(self) -> None:
-        self._left = iter(self.faults)
+        self._left = list(self.faults)
 
     def storage(self, url: str, task: asyncio.Task[object] | None = None) -> Storage:
         """A storage whose downloads cancel that task, where they are to be cancelled."""

@@ -20,7 +20,7 @@ from llmengine_core.interfaces.storage import Storage
 from llmengine_core.locks import file_lock, held, in_thread
 from llmengine_core.types.plan import CheckpointFile
 
-__all__ = ["Fetch", "bytes_there"]
+__all__ = ["Fetch", "bytes_there", "require_unchanged"]
 
 AT_ONCE = 4
 """Files."""
@@ -79,11 +79,11 @@ class Fetch:
             partial = self.layout.partial / identity
             key = self.asked.keys[file.name]
             for attempt in range(1, ATTEMPTS + 1):
-                await self._require_unchanged(key, file, partial)
+                await self._require_unchanged(file, partial)
                 sha256, size = await self._download(key, file, partial)
                 wrong = self._wrong(file, sha256, size)
                 if wrong is None:
-                    await self._require_unchanged(key, file, partial)
+                    await self._require_unchanged(file, partial)
                     await in_thread(lambda _, sha256=sha256: self._put(partial, sha256, file.name))  # type: ignore[misc]
                     return StoredFile(file.name, size, sha256)
                 if size >= file.size:  # what ended too early is carried on
@@ -109,21 +109,18 @@ class Fetch:
             )
         return None
 
-    async def _require_unchanged(self, key: str, file: CheckpointFile, partial: Path) -> None:
+    async def _require_unchanged(self, file: CheckpointFile, partial: Path) -> None:
         """Raise ``BadRequestError`` where the object is another than the one that was looked at.
 
         One whose digest is known needs no such question.
         """
         if file.sha256 is not None:
             return
-        found = await self.storage.head(key)
-        if found.size != file.size or (file.etag is not None and found.etag != file.etag):
+        try:
+            await require_unchanged(self.storage, self.asked, file)
+        except BadRequestError:
             await in_thread(lambda _: partial.unlink(missing_ok=True))
-            raise BadRequestError(
-                f"{file.name} of {self.asked.source} was changed since it was looked at: it has {found.size:,} bytes "
-                f"and the etag {found.etag}, expected are {file.size:,} and {file.etag}. Update the model, so that it "
-                "is looked at again"
-            )
+            raise
 
     async def _download(self, key: str, file: CheckpointFile, partial: Path) -> tuple[str, int]:
         """Bring what is missing of a file; its SHA-256 and size then. A byte too many ends it."""
@@ -197,6 +194,21 @@ class Fetch:
     def _tell(self, name: str, done: int) -> None:
         self._done[name] = done
         self.told(sum(self._done.values()))
+
+
+async def require_unchanged(storage: Storage, asked: Asked, file: CheckpointFile) -> None:
+    """Raise ``BadRequestError`` where an object is another than the one that was looked at."""
+    found = await storage.head(asked.keys[file.name])
+    if None not in (file.sha256, found.sha256):
+        same = file.sha256 == found.sha256
+    else:
+        same = file.etag is None or file.etag == found.etag
+    if found.size != file.size or not same:
+        raise BadRequestError(
+            f"{file.name} of {asked.source} was changed since it was looked at: it has {found.size:,} bytes and the "
+            f"etag {found.etag}, expected are {file.size:,} and {file.etag}. Update the model, so that it is looked at "
+            "again"
+        )
 
 
 def bytes_there(layout: Layout, asked: Asked) -> int:

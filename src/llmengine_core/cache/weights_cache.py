@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from llmengine_core.cache.asked import Asked
 from llmengine_core.cache.entries import Entries, Entry, files_in
-from llmengine_core.cache.fetching import Fetch, bytes_there
+from llmengine_core.cache.fetching import Fetch, bytes_there, require_unchanged
 from llmengine_core.cache.inventory import make_room
 from llmengine_core.cache.layout import Layout, remove
 from llmengine_core.cache.records import Kind, Record, StoredFile, content_digest
@@ -84,8 +84,10 @@ class WeightsCache:
             tell = work.telling("fetch", asked.size)
             folder = await opened.bring(list(keys.values()), on_progress=lambda done, _: tell(done))
             if folder is not None:
+                for file in asked.files:
+                    await require_unchanged(opened, asked, file)
                 served = asked.located.served
-                return Weights(folder / keys[served] if served else folder, brought_digest(asked, folder))
+                return Weights(folder / keys[served] if served else folder, _vouched_digest(asked))
             entry = await self._fetch(asked, opened, work)
         finally:
             await opened.aclose()
@@ -267,7 +269,7 @@ class WeightsCache:
         self.entries.close()
 
 
-def brought_digest(asked: Asked, folder: Path) -> str:
+def _vouched_digest(asked: Asked) -> str:
     """The digest of what a storage brought by its own means, and vouches for."""
     return content_digest((file.name, file.sha256 or f"{file.size} {file.etag}") for file in asked.files)
 

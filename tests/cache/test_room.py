@@ -1,0 +1,210 @@
+"""What goes when there must be room: what was used longest ago, nothing that is used, and no bytes are left over."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.cache.sources import Fault, Source, content_of, nobody_looks
+
+from llmengine_core.cache import Weights, WeightsCache, Work, make_room, take_stock
+from llmengine_core.cache.inventory import STALE_SECONDS
+from llmengine_core.errors import ServerError
+from llmengine_core.interfaces.storage import StorageError
+from llmengine_core.types.plan import CheckpointFacts
+from llmengine_core.types.progress import OnProgress
+
+SIZE = 10_000
+SHARED = b"shared" * 100
+
+
+def facts(source: Source) -> CheckpointFacts:
+    return asyncio.run(source.facts())
+
+
+def fetch(source: Source, cache: WeightsCache, on_progress: OnProgress = lambda _: None) -> Weights:
+    async def work() -> Weights:
+        return await source.fetch(cache, await source.facts(), on_progress)
+
+    return asyncio.run(work())
+
+
+def derive(cache: WeightsCache, key: str, content: bytes) -> Weights:
+    async def make(target: Path) -> None:
+        await asyncio.to_thread(target.write_bytes, content)
+
+    async def work() -> Weights:
+        nobody = Work("mine", lambda _: None)
+        return await cache.made(key, nobody, kind="derived", name="d", source="s", make=make)
+
+    return asyncio.run(work())
+
+
+def prune(cache: WeightsCache, keep: int | None) -> None:
+    make_room(cache.layout, keep=keep, since=math.inf)
+
+
+def aged(cache: WeightsCache, key: str, seconds: float) -> None:
+    """Have an entry last used that long ago."""
+    then = time.time() - seconds
+    os.utime(cache.layout.record(key), (then, then))
+
+
+def unlinked(cache: WeightsCache) -> set[str]:
+    """Blobs that nothing links to."""
+    layout = cache.layout
+    links = [
+        each for where in (layout.entries, layout.making) for each in where.rglob("*") if each.is_symlink()
+    ]
+    blobs = {path.name for path in layout.blobs.iterdir()} if layout.blobs.exists() else set()
+    return blobs - {os.readlink(path).rpartition("/")[2] for path in links}
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("fetch"), st.integers(0, 5)),
+        st.tuples(st.just("derive"), st.integers(0, 5)),
+        st.tuples(st.just("let go"), st.integers(0, 2)),
+        st.tuples(st.just("prune"), st.integers(0, 12)),
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+def test_the_bound_is_kept_and_nothing_in_use_goes(steps: list[tuple[str, int]]) -> None:
+    """Three engines with one home take what they like, one after the other."""
+    with tempfile.TemporaryDirectory() as home:
+        caches = [WeightsCache(Path(home), size=SIZE) for _ in range(3)]
+        used: list[dict[Path, dict[str, bytes]]] = [{} for _ in caches]
+        for turn, (step, number) in enumerate(steps):
+            cache, mine = caches[turn % 3], used[turn % 3]
+            before = take_stock(cache.layout).size
+            if step == "fetch":
+                files = {"a.gguf": bytes([number]) * (1000 * number + 500), "b": SHARED[number % 2 :]}
+                try:
+                    mine[fetch(Source(files, url=f"memory://room{home}/{number}"), cache).path] = files
+                except ServerError as refused:
+                    if "weights_size allows 10,000 in all" not in refused.message:
+                        raise
+            elif step == "derive":
+                content = bytes([number]) * 1500
+                mine[derive(cache, f"derived{number}", content).path.parent] = {"d": content}
+            elif step == "let go":
+                caches[number].close()
+                used[number].clear()
+            else:
+                prune(cache, number * 1000)
+            for path, content_there in [each for kept in used for each in kept.items()]:
+                assert content_of(path) == content_there
+            assert not unlinked(cache)
+            stock = take_stock(cache.layout)
+            in_use = sum(item.size for item in stock.items if item.in_use)
+            if step == "prune":
+                assert stock.size <= max(number * 1000, in_use)
+            if step == "fetch":
+                assert stock.size <= max(SIZE, before), "it fits, or it isn't fetched"
+            if step == "derive":
+                assert stock.size <= max(SIZE, in_use, before), "it is kept, and all goes that may"
+        for cache in caches:
+            cache.close()
+        prune(caches[0], 0)
+        left = [path for path in Path(home, "weights").rglob("*") if path.is_file()]
+        assert {path.name for path in left} <= {"index.lock"}
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, size=10_000)
+    sources = [Source({"m.gguf": bytes([n]) * 4000}) for n in range(3)]
+    keys = []
+    for at, source in enumerate(sources[:2]):
+        seen = facts(source)
+        asyncio.run(source.fetch(cache, seen))
+        keys.append(cache.key_of(seen))
+        aged(cache, keys[at], 100 - at)
+    found = cache.entries.hold(keys[0])  # the older one is used again
+    assert found is not None
+    cache.close()
+    fetch(sources[2], cache)
+    assert {item.key for item in take_stock(cache.layout).items} & set(keys) == {keys[0]}
+    cache.close()
+
+
+def test_what_was_used_since_the_preparation_began_stays(tmp_path: Path) -> None:
+    """Another program's, that has just ended."""
+    cache = WeightsCache(tmp_path, size=10_000)
+    one, two = Source({"m.gguf": bytes(6000)}), Source({"m.gguf": b"x" * 6000})
+    fetch(one, cache)
+    cache.close()
+    seen = facts(two)
+    earlier = Work("mine", lambda _: None, since=time.time() - 60)
+    with pytest.raises(ServerError, match="6,000 are in use"):
+        asyncio.run(cache.fetched(seen, earlier, storage=two.storage, look=nobody_looks))
+    asyncio.run(two.fetch(cache, seen))
+    assert [item.in_use for item in take_stock(cache.layout).items] == [True]
+    cache.close()
+
+
+@pytest.mark.parametrize("why", ["stale", "room"])
+def test_what_broke_off_goes_after_a_week_or_for_room(tmp_path: Path, why: str) -> None:
+    cache = WeightsCache(tmp_path, size=100_000)
+    cut = Fault("cut", 40_000, "b.gguf")
+    source = Source({"a": b"whole", "b.gguf": bytes(60_000)}, faults=[cut, *[replace(cut, at=0)] * 99])
+    seen = facts(source)
+    while not cache.layout.blobs.exists():  # one file is whole
+        with pytest.raises(StorageError):
+            asyncio.run(source.fetch(cache, seen))
+    stock = take_stock(cache.layout)
+    assert [item.kind for item in stock.items] == ["partial", "partial"]
+    assert stock.size == 40_005
+    prune(cache, 100_000)
+    assert take_stock(cache.layout).size == 40_005, "it is what the next fetch goes on with"
+    if why == "stale":
+        then = time.time() - STALE_SECONDS - 1
+        for path in cache.layout.root.rglob("*"):
+            os.utime(path, (then, then), follow_symlinks=False)
+    prune(cache, 100_000 if why == "stale" else 0)
+    assert take_stock(cache.layout).size == 0
+    for folder in (cache.layout.blobs, cache.layout.making, cache.layout.partial):
+        assert not list(folder.iterdir())
+
+
+def test_what_is_being_fetched_stays(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, size=100_000)
+    source = Source({f"{n}.bin": bytes([n]) * 10_000 for n in range(9)})
+    there: list[int] = []
+
+    async def work() -> Weights:
+        pruning: list[asyncio.Task[None]] = []
+
+        async def pruned() -> None:
+            await asyncio.to_thread(prune, cache, 0)
+            there.append((await asyncio.to_thread(take_stock, cache.layout)).size)
+
+        try:
+            return await source.fetch(
+                cache, await source.facts(), lambda _: pruning.append(asyncio.create_task(pruned()))
+            )
+        finally:
+            await asyncio.gather(*pruning)
+
+    assert content_of(asyncio.run(work()).path) == source.files
+    assert max(there) == 90_000
+    cache.close()
+
+
+def test_what_is_derived_beyond_the_bound_is_kept_with_a_note(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = WeightsCache(tmp_path, size=1000)
+    assert derive(cache, "key", bytes(2000)).path.read_bytes() == bytes(2000)
+    assert "take 2000 bytes, and weights_size allows 1000: all of them are in use" in caplog.text
+    cache.close()
