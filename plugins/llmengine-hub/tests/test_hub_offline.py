@@ -65,6 +65,8 @@ async def test_weights_that_are_there_in_part_are_listed_whole(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(StorageError, match="hf://org/name is not in the cache"):
         await listed(opened("hf://org/name"))
+    with pytest.raises(StorageError, match=r"org/name --include a.gguf --include 'a.gguf/\*'"):
+        await listed(opened("hf://org/name/a.gguf"))
     monkeypatch.delenv("HF_HUB_OFFLINE")
     await bring(opened("hf://org/name"), ["model-00002-of-00003.safetensors"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -128,7 +128,12 @@ async def test_a_storage_sees_one_commit_and_so_does_who_opens_it_soon(server: H
     server.put("org/name", {"config.json": b"after it"})
     assert await content(storage, "config.json") == b"before"
     assert await content(HubStorage("hf://org/name"), "gone.txt") == b"gone"
+    settled = await storage.settled()
     assert await content(opened("hf://org/name"), "config.json") == b"after it"
+    assert settled is not None
+    assert await content(opened(settled), "config.json") == b"before"
+    inner = HubStorage(f"{settled}/a b".replace(" ", "%20"))
+    assert await inner.settled() == f"{settled}/a%20b"
 
 
 async def test_revisions_with_slashes_renamed_repositories_and_single_names(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from llmengine_core.hookspecs import hookimpl
 from llmengine_core.types.declarations import StorageInfo
+from llmengine_core.types.models import ModelCard
+from llmengine_hub.zoo import cards
 
-__all__ = ["CONTRACT", "register_storages"]
+__all__ = ["CONTRACT", "register_models", "register_storages"]
 
 CONTRACT = 1
 
@@ -22,3 +24,9 @@ def register_storages() -> list[StorageInfo]:
             takes_policy=True,
         )
     ]
+
+
+@hookimpl
+def register_models() -> list[ModelCard]:
+    """The base models of the reference's world, and SmolLM2, which a laptop can serve."""
+    return cards()

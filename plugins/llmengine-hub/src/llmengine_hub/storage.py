@@ -23,7 +23,7 @@ from llmengine_hub.cached import Cached
 from llmengine_hub.environment import HubEnvironment
 from llmengine_hub.offline import not_here
 from llmengine_hub.refusals import failure
-from llmengine_hub.repositories import COMMIT, File, Repository, parse, refuse_key
+from llmengine_hub.repositories import COMMIT, File, parse, refuse_key
 from llmengine_hub.routes import Routes, Unreachable
 
 __all__ = ["HubStorage"]
@@ -168,7 +168,7 @@ class HubStorage(Storage):
         hub = await _environment()
         cached = Cached(hub, self._repository)
         if hub.offline:
-            return await asyncio.to_thread(_lying, cached, hub, self._repository, "HF_HUB_OFFLINE is set")
+            return await asyncio.to_thread(self._lying, cached, hub, "HF_HUB_OFFLINE is set")
         known = (hub.endpoint, self._repository.name, self._repository.revision, hub.token)
         when, pinned = _known.get(known, (0.0, None))
         if pinned is not None and time.monotonic() - when < KNOWN_SECONDS:
@@ -182,12 +182,28 @@ class HubStorage(Storage):
             if files is None:
                 files = await routes.files(commit)
         except Unreachable as error:
-            return await asyncio.to_thread(_lying, cached, hub, self._repository, str(error))
+            return await asyncio.to_thread(self._lying, cached, hub, str(error))
         pinned = _Pinned(commit, files, tuple(sorted(files, key=_utf8)))
         for old in [each for each, (when, _) in _known.items() if time.monotonic() - when >= KNOWN_SECONDS]:
             del _known[old]
-        _known[known] = time.monotonic(), pinned
+        for revision in (self._repository.revision, commit):
+            _known[hub.endpoint, self._repository.name, revision, hub.token] = time.monotonic(), pinned
         return pinned
+
+    def _lying(self, cached: Cached, hub: HubEnvironment, why: str) -> _Pinned:
+        """What the cache has of a revision. Raises ``StorageError`` where no weights are among it.
+
+        Only what lies there is listed, and the rest of weights that lie there in part: whoever looks at all that is
+        listed finds what can be served, or hears of exactly what is missing.
+        """
+        commit = cached.commit()
+        files = cached.files(commit) if commit is not None else {}
+        here = {key for key, file in files.items() if cached.path(commit or "", file) is not None}
+        if commit is None or not any(WEIGHTS.search(key) for key in here):
+            raise not_here(hub, self._repository, why, [], self._prefix)
+        begun = {PART.sub("", key) for key in here if PART.search(key)}
+        listed = {key for key in files if key in here or (PART.search(key) and PART.sub("", key) in begun)}
+        return _Pinned(commit, files, tuple(sorted(listed, key=_utf8)), why)
 
     def _file(self, pinned: _Pinned, key: str) -> File:
         refuse_key(key)
@@ -255,22 +271,6 @@ def _utf8(key: str) -> bytes:
 
 async def _environment() -> HubEnvironment:
     return await asyncio.to_thread(HubEnvironment.read)
-
-
-def _lying(cached: Cached, hub: HubEnvironment, repository: Repository, why: str) -> _Pinned:
-    """What the cache has of a revision. Raises ``StorageError`` where no weights are among it.
-
-    Only what lies there is listed, and the rest of weights that lie there in part: whoever looks at all that is listed
-    finds what can be served, or hears of exactly what is missing.
-    """
-    commit = cached.commit()
-    files = cached.files(commit) if commit is not None else {}
-    here = {key for key, file in files.items() if cached.path(commit or "", file) is not None}
-    if commit is None or not any(WEIGHTS.search(key) for key in here):
-        raise not_here(hub, repository, why, [])
-    begun = {PART.sub("", key) for key in here if PART.search(key)}
-    listed = {key for key in files if key in here or (PART.search(key) and PART.sub("", key) in begun)}
-    return _Pinned(commit, files, tuple(sorted(listed, key=_utf8)), why)
 
 
 def _looked_at(cached: Cached, commit: str, files: Sequence[File]) -> tuple[list[File], list[File]]:
