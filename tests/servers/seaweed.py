@@ -62,6 +62,7 @@ class S3Server:
         self._folder = folder
         self._volume_mb = volume_mb
         self._ports: dict[str, int] = {}
+        self._clients: dict[tuple[Identity, str | None], Any] = {}
         self._running: Kept | None = None
 
     def start(self) -> None:
@@ -101,7 +102,13 @@ class S3Server:
         }
 
     def client(self, identity: Identity = ADMIN, endpoint: str | None = None) -> Any:
-        """An independent client, boto3's, that tries everything once."""
+        """An independent client, boto3's, that tries everything once; the same one every time."""
+        known = self._clients.get((identity, endpoint))
+        if known is None:
+            known = self._clients[identity, endpoint] = self._new_client(identity, endpoint)
+        return known
+
+    def _new_client(self, identity: Identity, endpoint: str | None) -> Any:
         import boto3
         from botocore.config import Config
 
@@ -144,6 +151,7 @@ class S3Server:
         """End it as a crash would: SIGKILL, at once. Idempotent."""
         if self._running is not None:
             self._running.kill()
+        self._clients.clear()  # their connections are gone with it
         for port in self._ports.values():
             for socket_file in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
                 socket_file.unlink(missing_ok=True)
@@ -192,10 +200,12 @@ class S3Server:
 
     def _has_its_contents(self) -> bool:
         """Whether the parts of the server have found each other again."""
+        from botocore.exceptions import BotoCoreError
+
         client = self.client()
         try:
             return bool(client.get_object(**PROBE)["Body"].read())
-        except (client.exceptions.ClientError, OSError):
+        except (client.exceptions.ClientError, BotoCoreError):
             return False
 
     def _command(self) -> list[str]:
