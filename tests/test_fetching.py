@@ -182,6 +182,25 @@ async def test_five_redirects_are_followed_and_no_loop_is() -> None:
             assert len(server.asked) - before == 6
 
 
+async def test_a_token_is_for_its_own_server_alone() -> None:
+    async with web({"/x": b"x"}) as other, web({"/x": b"x", "/out": redirect(other.url("/back"))}) as own:
+        other.files["/back"] = redirect(own.url("/x"))
+        own.files["/in"] = redirect("/x")
+        assert await content(own.url("/in"), bearer="s3cret") == b"x"
+        assert [each.headers["authorization"] for each in own.asked] == ["Bearer s3cret"] * 2
+        assert await content(own.url("/out"), bearer="s3cret") == b"x"
+        assert "authorization" not in other.asked[0].headers
+        assert "authorization" not in own.asked[-1].headers
+
+
+@pytest.mark.parametrize(
+    "options", [{"bearer": "a\r\nb"}, {"bearer": ""}, {"if_range": "a\r\nb", "start": 1}]
+)
+async def test_no_header_is_smuggled_in(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"bearer|if_range"):
+        await content("http://files.test/x", **options)
+
+
 async def test_a_redirect_that_leads_nowhere_is_said() -> None:
     await refusal(
         sends(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), FetchError, "without saying where"
@@ -317,7 +336,12 @@ async def test_a_connection_that_isnt_taken_is_given_up() -> None:
         (
             b"HTTP/1.1 206 Partial Content\r\nContent-Length: 1\r\n\r\nx",
             FetchError,
-            "Content-Range is 'missing'",
+            "gives a part",
+        ),
+        (
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-0/9\r\nContent-Length: 1\r\n\r\nx",
+            FetchError,
+            "asked for all of its content and gives a part",
         ),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n", Refused, "answered 304"),
         (b"HTTP/1.1 799 What\r\nContent-Length: 0\r\n\r\n", Refused, "answered 799"),
@@ -372,9 +396,15 @@ async def test_a_range_that_is_longer_or_shorter_than_announced() -> None:
     async def shorter(asked: Asked) -> None:
         await asked.answer("206 Partial Content", b"123", content_range="bytes 5-9/100")
 
-    async with web({"/longer": longer, "/shorter": shorter}) as server:
+    async def less(asked: Asked) -> None:
+        await asked.answer("206 Partial Content", b"123", content_range="bytes 5-7/100")
+
+    async with web({"/longer": longer, "/shorter": shorter, "/less": less}) as server:
+        for stop, due in ((10, 5), (None, 95), (200, 95)):
+            with pytest.raises(Broken, match=f"sent 3 bytes of {due}"):
+                await content(server.url("/less"), start=5, stop=stop)
         assert await content(server.url("/longer"), start=5, stop=10) == b"12345"
-        with pytest.raises(Broken, match="sent 3 bytes of the 5"):
+        with pytest.raises(Broken, match="sent 3 bytes of 5"):
             await content(server.url("/shorter"), start=5, stop=10)
 
 

@@ -28,8 +28,9 @@ T = TypeVar("T")
 MOST_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
-STRONG_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+STRONG_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1000}"')
 LONGEST_WAIT = 3600.0
+VALIDATOR = re.compile(r"[\x20-\x7e\x80-\xff]{1,1024}")
 BEARER = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -90,8 +91,10 @@ class Fetched:
     @property
     def validator(self) -> str | None:
         """Changes whenever the content does: a strong ETag or else the time of the last change; None without."""
-        tag = self.headers.get("etag", "")
-        return tag if STRONG_TAG.fullmatch(tag) else self.headers.get("last-modified")
+        tag, changed = self.headers.get("etag", ""), self.headers.get("last-modified", "")
+        if STRONG_TAG.fullmatch(tag):
+            return tag
+        return changed if VALIDATOR.fullmatch(changed) else None
 
     @property
     def modified_at(self) -> float | None:
@@ -130,6 +133,8 @@ async def fetch(
         headers += f"If-Range: {if_range}\r\n" if if_range else ""
     if bearer is not None and not BEARER.fullmatch(bearer):
         raise ValueError("bearer holds what no token has")
+    if if_range and not VALIDATOR.fullmatch(if_range):
+        raise ValueError("if_range is no validator that came from here")
     connection, at = await _final(url, policy, headers, clock, bearer, field)
     try:
         fetched = _understood(connection, at, clock, start, stop)
@@ -239,6 +244,8 @@ def _understood(connection: Connection, url: str, clock: _Clock, start: int, sto
         body = _Body(connection, clock, what, skip=start, most=None if stop is None else stop - start)
         _refuse_large(what, (size or 0) if stop is None else min(size or 0, stop), start, clock.limits)
         return Fetched(url, status, headers, size, body.pieces())
+    if start == 0 and stop is None:
+        raise FetchError(f"{what} was asked for all of its content and gives a part ({_named(206)})")
     if not given or given[1] is None or int(given[1]) != start or not start <= int(given[2]):
         raise FetchError(
             f"{what} was asked for its bytes from {start} on and gives others: Content-Range is "
@@ -247,7 +254,8 @@ def _understood(connection: Connection, url: str, clock: _Clock, start: int, sto
     end = int(given[2]) + 1 if stop is None else min(int(given[2]) + 1, stop)
     _refuse_large(what, end, start, clock.limits)
     size = None if given[3] == "*" else int(given[3])
-    body = _Body(connection, clock, what, skip=0, most=end - start, exactly=True)
+    due = min([each for each in (stop, size) if each is not None] or [end])
+    body = _Body(connection, clock, what, skip=0, most=end - start, due=due - start)
     return Fetched(url, status, headers, size, body.pieces())
 
 
@@ -267,10 +275,10 @@ class _Body:
         *,
         skip: int,
         most: int | None,
-        exactly: bool = False,
+        due: int | None = None,
     ) -> None:
         self._connection, self._clock, self._what = connection, clock, what
-        self._skip, self._most, self._exactly = skip, most, exactly
+        self._skip, self._most, self._due = skip, most, due
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         done, limits = 0, self._clock.limits
@@ -286,8 +294,8 @@ class _Body:
                 raise TooMuch(f"{self._what} has more than {limits.size:,} bytes; no more are taken")
             if piece:
                 yield piece
-        if self._exactly and done != self._most:
-            raise Broken(f"{self._what} sent {done} bytes of the {self._most} that it announced")
+        if self._due is not None and done < self._due:
+            raise Broken(f"{self._what} sent {done} bytes of {self._due}")
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
