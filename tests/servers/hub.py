@@ -75,6 +75,8 @@ class Hub:
         self.tokens: dict[str, frozenset[str]] = {}
         """Tokens, and the private and gated repositories that each opens."""
         self.faults: list[Fault] = []
+        self.xet = False
+        """Whether the store offers its files by the xet protocol too, which it doesn't speak."""
         self.down = False
         """Whether every answer is 503."""
         self.asked: list[Asked] = []
@@ -240,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo, commit = opened
         query = parse_qs(urlsplit(self.path).query)
         recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
-        listed = entries(repo.commits[commit], recursive=recursive)
+        listed = entries(repo.commits[commit], recursive=recursive, xet=self.server.owner.xet)
         start = int(query.get("cursor", ["0"])[0])
         stop = start + self.server.owner.page
         headers = {"Content-Type": "application/json"}
@@ -267,6 +269,9 @@ class _Handler(BaseHTTPRequestHandler):
                 "ETag": f'"{file.oid}"',
                 "Location": f"{self.server.owner.store_url}/store/{file.sha256}?Signature=secret",
             }
+            if self.server.owner.xet:
+                route = f"{self.server.owner.url}/api/models/{asked['repo']}/xet-read-token/{commit}"
+                known |= {"X-Xet-Hash": file.sha256, "X-Xet-Refresh-Route": route}
             self._say(302, b"Found. Redirecting", known)
         elif not urlsplit(self.path).path.startswith("/api/"):
             where = (

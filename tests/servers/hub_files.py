@@ -55,7 +55,7 @@ class Repo:
     gated: bool = False
 
 
-def entries(files: Mapping[str, File], *, recursive: bool) -> list[dict[str, object]]:
+def entries(files: Mapping[str, File], *, recursive: bool, xet: bool) -> list[dict[str, object]]:
     """A tree, as the hub lists it."""
     found: dict[str, dict[str, object]] = {}
     for name, file in sorted(files.items()):
@@ -65,6 +65,8 @@ def entries(files: Mapping[str, File], *, recursive: bool) -> list[dict[str, obj
         entry: dict[str, object] = {"type": "file", "oid": file.oid, "size": file.size, "path": name}
         if file.sha256 is not None:
             entry["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 130}
+            if xet:
+                entry["xetHash"] = file.sha256
         found[name] = entry
     if not recursive:
         return [entry for path, entry in found.items() if "/" not in path]

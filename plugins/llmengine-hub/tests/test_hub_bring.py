@@ -155,6 +155,30 @@ async def test_what_a_killed_process_left_wrong_does_no_harm(server: Hub, cache:
     assert not blobs(cache)
 
 
+async def test_what_is_offered_by_xet_comes_by_http_and_is_gone_on_with(
+    server: Hub, cache: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Xet is a program that goes where it likes; a file is had without it."""
+    server.put("org/name", FILES)
+    server.xet = True
+    storage = opened("hf://org/name")
+    digest = (await storage.head("model.safetensors")).sha256
+    (cache / "models--org--name" / "blobs").mkdir(parents=True)
+    (cache / "models--org--name" / "blobs" / f"{digest}.left.incomplete").write_bytes(BIG[: 2 * MIB])
+    folder = await bring(storage, ["model.safetensors"])
+    assert (folder / "model.safetensors").read_bytes() == BIG
+    assert not server.count("xet-read-token")
+    assert [each.headers.get("range") for each in server.asked if each.server == "store"] == [
+        f"bytes={2 * MIB}-"
+    ]
+
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "0")  # whoever says so has it
+    (folder / "model.safetensors").resolve().unlink()
+    with pytest.raises(StorageError):
+        await bring(storage, ["model.safetensors"])
+    assert server.count("xet-read-token")
+
+
 async def test_cancelling_ends_it_at_once(server: Hub, cache: Path, opened: Open) -> None:
     server.put("org/name", FILES)
     server.faults.append(stall := Fault("store GET", stall_after=1 * MIB))

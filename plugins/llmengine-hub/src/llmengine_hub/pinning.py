@@ -47,16 +47,13 @@ class PolicyTransport(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send it, or raise ``BadRequestError`` where its URL isn't allowed."""
         start = self._start(request)
-        if start:
-            request.headers["Range"] = f"bytes={start}-"
-        response = self._send(request)
+        response = self._send(request, start)
         if not start or response.is_redirect:
             return response
         if response.status_code == 416:  # what was left is longer than the file
             response.close()
             self._resumed.blob = None
-            del request.headers["Range"]
-            return self._send(request)
+            return self._send(request, 0)
         return self._joined(response, start)
 
     def close(self) -> None:
@@ -64,31 +61,33 @@ class PolicyTransport(httpx2.BaseTransport):
 
     # -- where it goes
 
-    def _send(self, request: httpx2.Request) -> httpx2.Response:
+    def _send(self, request: httpx2.Request, start: int) -> httpx2.Response:
+        """Send a request from byte ``start`` on; itself it stays as it is, for its redirects to be made of."""
         url = str(request.url)
-        transport = self._transport(request.url.host)
+        headers = request.headers.copy()  # its Host is the name
+        if start:
+            headers["Range"] = f"bytes={start}-"
         if origin(url) != origin(self._policy.endpoint):
-            request.headers.pop("Authorization", None)
+            headers.pop("Authorization", None)
         try:
             addresses = asyncio.run(self._policy.resolve(url, field="what the hub leads to,"))
         except ServerError as error:  # for now: the library tries again
             raise httpx2.ConnectError(str(error), request=request) from error
+        transport = self._transport(request.url.host)
         extensions = {**request.extensions, "sni_hostname": request.url.host}
         for left, (address, port) in zip(range(len(addresses))[::-1], addresses, strict=True):
             pinned = httpx2.Request(
                 request.method,
                 request.url.copy_with(host=str(address), port=port),
-                headers=request.headers,  # its Host is the name
+                headers=headers,
                 stream=request.stream,
                 extensions=extensions,
             )
             try:
-                response = transport.handle_request(pinned)
+                return transport.handle_request(pinned)
             except httpx2.ConnectError:
                 if not left:
                     raise
-            else:
-                return response
         raise httpx2.ConnectError(f"{request.url.host} has no address", request=request)
 
     def _transport(self, host: str) -> httpx2.HTTPTransport:
