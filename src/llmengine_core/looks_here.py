@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from llmengine_core.checkpoints import Description, MoreNeeded, describe
+from llmengine_core.gguf import BadHeader
 from llmengine_core.locations import Absent
 from llmengine_core.packed import Bounds, describe_packed
-from llmengine_core.types.plan import CheckpointFacts
+from llmengine_core.pickles import check_pickles
+from llmengine_core.types.plan import CheckpointFacts, Problem
 
 __all__ = ["LOOKS", "MOST_FILES", "look_at_path", "look_here"]
 
@@ -112,6 +114,8 @@ def _describe_path(
         found = _read(location, path if folder else path.parent, sizes, heads, folder=folder)
         if found.facts.archive is not None:
             found = replace(found, facts=_look_into(location, path, found.facts.archive))
+        elif found.facts.problem is None:
+            found = _checked(found, location, path if folder else path.parent)
         if not any("/" in name for name in (*sizes, *heads)):  # those in folders below are not in the stamp
             LOOKS.keep(stamp, found)
     return replace(found.facts, path=str(path / found.file if found.file else path))
@@ -135,6 +139,17 @@ def _read(
                         heads[name] = file.read(stop)
                     if len(heads[name]) < stop:
                         raise Absent(f"{path} became shorter while it was read") from None
+
+
+def _checked(found: Description, location: str, parent: Path) -> Description:
+    """The same, with a problem where there is one in files that only can be seen as a whole."""
+    try:
+        for name in found.needed:
+            check_pickles(parent / name)
+    except BadHeader as error:
+        problem = Problem(f"the checkpoint {location} can't be used: {error.reason}", error.mend)
+        return replace(found, facts=replace(found.facts, problem=problem))
+    return found
 
 
 def _look_into(location: str, path: Path, kind: str) -> CheckpointFacts:
