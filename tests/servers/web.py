@@ -169,7 +169,15 @@ class Authority:
         self.certificate = folder / "authority.pem"
         self._key = folder / "authority.key"
         self._openssl(
-            "req", "-x509", "-subj", "/CN=An authority", "-days", "2", *self._new(self._key, self.certificate)
+            "req",
+            "-x509",
+            "-subj",
+            "/CN=An authority",
+            "-days",
+            "2",
+            "-addext",
+            "keyUsage=critical,keyCertSign",
+            *self._new(self._key, self.certificate),
         )
 
     def context(self, *names: str) -> ssl.SSLContext:
