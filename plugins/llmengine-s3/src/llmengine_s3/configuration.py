@@ -110,13 +110,13 @@ def configuration(variables: Mapping[str, str]) -> Configuration:
 def origin_of(url: str, what: str) -> Origin:
     """The server that a URL names. Raises ``StorageError``, which holds no more of it than its scheme and host."""
     allowed = "allowed is http://host:port or https://host:port"
+    if "@" in url:
+        raise StorageError(f"{what} holds a user name or a password; {allowed}")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise StorageError(f"{what} is none: {error}; {allowed}") from None
-    if "@" in parts.netloc:
-        raise StorageError(f"{what} holds a user name or a password; {allowed}")
+    except ValueError:
+        raise StorageError(f"{what} is none; {allowed}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise StorageError(f"{what} is {parts.scheme}://{parts.netloc}...; {allowed}, with nothing behind it")
     tls = parts.scheme == "https"

@@ -70,10 +70,11 @@ def place_of(url: str) -> Place:
         parts = urlsplit(url)
     except ValueError:
         raise StorageError(f"the URL names no bucket; {_ALLOWED}") from None
-    if "@" in parts.netloc:
+    if "@" in parts.netloc or ":" in parts.netloc:  # of a secret with a "/" in it, the rest is in the path
         raise StorageError(
-            "the URL of a bucket holds what may be a secret, which would end up in logs; leave out all before '@', "
-            "and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            "the URL of a bucket holds ':' or '@' before its folder, and so what may be a secret, which would end up "
+            f"in logs; {_ALLOWED}; AWS_ENDPOINT_URL names a server, and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or AWS_PROFILE, give credentials"
         )
     if parts.query or parts.fragment:
         raise StorageError(f"the URL of the bucket {parts.netloc!r} has a query or a fragment; {_ALLOWED}")

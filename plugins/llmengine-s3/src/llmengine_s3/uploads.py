@@ -23,6 +23,8 @@ EQUAL_PARTS = 5_000
 STEP = 500
 """Parts between two doublings: 10,000 parts, which is all that S3 takes, are more than any object may have."""
 MAX_PARTS = 10_000
+LARGEST = 5 << 30
+"""Bytes that S3 takes in one part."""
 UNDER_WAY = 4 * PART
 """Bytes of parts that are on their way at once; one part may be larger."""
 LONG = 300.0
@@ -33,7 +35,7 @@ ABORTS = 5
 
 def part_size(number: int) -> int:
     """Bytes of a part, the first of which is number 1."""
-    return PART << max(0, (number - EQUAL_PARTS + STEP - 1) // STEP)
+    return min(PART << max(0, (number - EQUAL_PARTS + STEP - 1) // STEP), LARGEST)
 
 
 async def parts_of(content: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[bytearray, None]:
