@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -64,7 +65,9 @@ class Fault:
 class Hub:
     """The server; ``url`` is what HF_ENDPOINT is to be."""
 
-    def __init__(self, *, page: int = 1000, store_from: int = 10_000) -> None:
+    def __init__(
+        self, *, page: int = 1000, store_from: int = 10_000, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.page = page
         """Files per page of a listing."""
         self.store_from = store_from
@@ -85,9 +88,11 @@ class Hub:
         self._stored: dict[str, File] = {}
         self._turn = threading.Lock()
         self._over = threading.Event()
-        self._servers = {name: _Server(self, name) for name in ("hub", "store")}
-        self.url = f"http://127.0.0.1:{self._servers['hub'].server_port}"
-        self.store_url = f"http://127.0.0.1:{self._servers['store'].server_port}"
+        self._servers = {name: _Server(self, name, tls) for name in ("hub", "store")}
+        self.ports = {name: each.server_port for name, each in self._servers.items()}
+        host = "http://127.0.0.1" if tls is None else "https://localhost"
+        self.url = f"{host}:{self.ports['hub']}"
+        self.store_url = f"{host}:{self.ports['store']}"
 
     def put(
         self,
@@ -131,9 +136,9 @@ class Hub:
 
 
 @contextmanager
-def hub(**kwargs: int) -> Iterator[Hub]:
+def hub(*, page: int = 1000, tls: ssl.SSLContext | None = None) -> Iterator[Hub]:
     """A hub, ended in the end."""
-    server = Hub(**kwargs)
+    server = Hub(page=page, tls=tls)
     try:
         yield server
     finally:
@@ -145,8 +150,10 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, owner: Hub, name: str) -> None:
+    def __init__(self, owner: Hub, name: str, tls: ssl.SSLContext | None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.owner, self.name = owner, name
         self._open: set[_Handler] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)

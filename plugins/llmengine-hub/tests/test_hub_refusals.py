@@ -6,10 +6,12 @@ import socket
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hub_uses import bring, content, listed
-from tests.servers.hub import Fault, Hub
+from tests.servers.hub import Fault, Hub, hub
+from tests.servers.web import Authority
 
 from llmengine_core.interfaces.storage import ObjectMissing, StorageError
 from llmengine_core.urls import UrlPolicy
@@ -177,6 +179,34 @@ async def test_another_host_is_resolved_once_and_connected_to_by_its_address(
     await bring(opened("hf://org/name"), ["model.bin"])
     hosts = [each.headers["host"] for each in server.asked if each.server == "store"]
     assert hosts == [f"rebinding.example:{port}", f"localhost:{port}"]
+
+
+async def test_tls_is_verified_by_name_wherever_it_leads(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    policy = UrlPolicy(("localhost", "127.0.0.1"))
+    with hub(tls=authority.context("DNS:localhost")) as safe:
+        monkeypatch.setenv("HF_ENDPOINT", safe.url)
+        safe.put("org/name", {"config.json": b"{}", "model.bin": b"content"})
+        storage = HubStorage("hf://org/name", policy=policy)
+        assert await content(storage, "model.bin") == b"content"
+        safe.store_url = server.store_url  # without TLS
+        for call in (content(storage, "model.bin"), bring(storage, ["model.bin"])):
+            with pytest.raises(StorageError, match="leads from https to http"):
+                await call
+        safe.store_url = safe.url.replace("localhost", "127.0.0.1")  # as somebody else
+        said = await refusal(HubStorage("hf://org/name", policy=policy), "model.bin")
+        assert "the certificate of 127.0.0.1 can't be trusted" in said
+        safe.store_url = safe.url.replace(safe.url.rpartition(":")[2], str(safe.ports["store"]))
+        await bring(storage, ["config.json", "model.bin"])
+        assert {each.headers["host"].partition(":")[0] for each in safe.asked} == {"localhost"}
+    with hub(tls=authority.context("DNS:else.example")) as other:
+        monkeypatch.setenv("HF_ENDPOINT", other.url)
+        said = await refusal(HubStorage("hf://org/name", policy=policy))
+    assert "the certificate of localhost" in said
+    assert not other.asked
 
 
 async def test_nobody_there(server: Hub, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

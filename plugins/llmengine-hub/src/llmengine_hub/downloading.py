@@ -38,6 +38,8 @@ __all__ = ["main"]
 AT_ONCE = 4
 """Files."""
 ATTEMPTS = 5
+TRIED_AGAIN = (httpx2.ConnectError, httpx2.TimeoutException, httpx2.RemoteProtocolError)
+"""What the library tries again by itself."""
 TOLD_EACH = 0.1
 """Seconds between two words on how far it is."""
 ROOM_LEFT = 16 << 20
@@ -183,7 +185,9 @@ def _is_passing(error: Exception) -> bool:
     """Whether another try may go better; what the library has tried again itself is past that."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
-    return isinstance(error, httpx2.TransportError) or (type(error) is OSError and error.errno is None)
+    if isinstance(error, httpx2.TransportError):
+        return not isinstance(error, TRIED_AGAIN)
+    return type(error) is OSError and error.errno is None
 
 
 def _told(error: Exception, file: File) -> _Failed:

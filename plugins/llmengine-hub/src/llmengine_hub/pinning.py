@@ -6,6 +6,7 @@ Only the process that downloads imports this: its library is nobody else's, so i
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 
-from llmengine_core.errors import ServerError
+from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_hub.policy import HubPolicy, origin
 
 __all__ = ["PolicyTransport", "Resumed"]
@@ -41,6 +42,8 @@ class PolicyTransport(httpx2.BaseTransport):
         self._policy = policy
         self._resumed = resumed
         self._turn = threading.Lock()
+        self._tls = ssl.create_default_context()
+        """Trusts this machine's authorities, or SSL_CERT_FILE, SSL_CERT_DIR: as all that we fetch does."""
         self._transports: dict[str, httpx2.HTTPTransport] = {}
         """One for each name: a connection that was proved to be one host's never carries another's requests."""
 
@@ -85,7 +88,12 @@ class PolicyTransport(httpx2.BaseTransport):
             )
             try:
                 return transport.handle_request(pinned)
-            except httpx2.ConnectError:
+            except httpx2.ConnectError as error:
+                if why := _not_trusted(error):
+                    raise BadRequestError(
+                        f"the certificate of {request.url.host} can't be trusted: {why}; where an authority of yours "
+                        "has signed it, set SSL_CERT_FILE to a file with its certificate"
+                    ) from error
                 if not left:
                     raise
         raise httpx2.ConnectError(f"{request.url.host} has no address", request=request)
@@ -94,7 +102,7 @@ class PolicyTransport(httpx2.BaseTransport):
         with self._turn:
             if host not in self._transports:
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=8)
-                self._transports[host] = httpx2.HTTPTransport(limits=limits)
+                self._transports[host] = httpx2.HTTPTransport(verify=self._tls, limits=limits)
             return self._transports[host]
 
     # -- what a killed process left
@@ -140,6 +148,15 @@ class _Joined(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._rest.close()
+
+
+def _not_trusted(error: BaseException | None) -> str | None:
+    """Why a server could not prove who it is; None where it wasn't that."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _left(blob: Path) -> tuple[Path, ...]:

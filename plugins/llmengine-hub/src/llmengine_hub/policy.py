@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from llmengine_core.urls import Address, UrlPolicy
+from llmengine_core.errors import BadRequestError
+from llmengine_core.urls import Address, UrlPolicy, shown_url
 
 __all__ = ["HubPolicy", "origin"]
 
@@ -32,8 +33,15 @@ class HubPolicy(UrlPolicy):
     endpoint: str = "https://huggingface.co"
 
     def check(self, url: str, *, field: str = "the URL") -> SplitResult:
-        """As for any URL; the hub's own may be private."""
-        return self._own.check(url, field=field) if self._is_own(url) else super().check(url, field=field)
+        """As for any URL; the hub's own may be private. From a hub with TLS nothing leads to where there is none."""
+        if self._is_own(url):
+            return self._own.check(url, field=field)
+        parts = super().check(url, field=field)
+        if parts.scheme == "http" and origin(self.endpoint)[0] == "https":
+            raise BadRequestError(
+                f"{field} {shown_url(url)!r} leads from https to http, where anybody may listen and change it"
+            )
+        return parts
 
     async def resolve(self, url: str, *, field: str = "the URL") -> list[tuple[Address, int]]:
         """As for any URL; the hub's own may be private."""
