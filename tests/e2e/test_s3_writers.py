@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.disks import MIB, can_mount, on_small_disk
 from tests.e2e.program import Program
 from tests.e2e.small_weights import gguf
+from tests.servers.proxy import Fault, fault_proxy
 from tests.servers.seaweed import S3Server
 
 UPLOAD = """
@@ -108,23 +109,46 @@ if sys.argv[2] == "limit":
     limit(50 << 20)
     served()
     limit(resource.RLIM_INFINITY)
+else:
+    home = os.environ["LLMENGINE_HOME"]
+    def room():
+        return os.statvfs(home).f_bavail * os.statvfs(home).f_frsize
+    before = room()
+    def fill():
+        while before - room() < 10 << 20:  # some of the weights are there
+            time.sleep(0.01)
+        with open(f"{home}/filler", "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 20))
+            except OSError:
+                pass
+    filling = threading.Thread(target=fill)
+    filling.start()
+    served()
+    filling.join()
+    os.unlink(f"{home}/filler")
 served()
 """
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("way", ["limit", *(["disk"] if can_mount() else [])])
-def test_m04_a_disk_without_room_for_weights_is_named_and_room_mends_it(
+def test_m04_a_disk_that_fills_while_weights_come_is_named_and_room_mends_it(
     s3_server: S3Server, home: Path, way: str
 ) -> None:
     bucket = s3_server.bucket()
     s3_server.client().upload_file(str(gguf()), bucket, "small/weights.gguf")
-    program = Program(home, s3_server.environment())
     home.mkdir()
-    wrapper = on_small_disk(home, 60 * MIB) if way == "disk" else ()
-    said = program.run(FETCH, f"s3://{bucket}/small", way, wrapper=wrapper)
-    status, why = said.pop(0)
-    assert status == 500
-    assert ("the disk is full" if way == "limit" else "only 6") in why
-    assert "llmengine cache prune" in why
-    assert said == ([["ok", " Paris.\n"]] if way == "limit" else [])
+    wrapper = on_small_disk(home, 120 * MIB) if way == "disk" else ()
+    with fault_proxy(s3_server.endpoint) as proxy:
+        proxy.plan = lambda _: Fault(rate=60 * MIB)
+        elsewhere = {"LLMENGINE_DATABASE_URL": f"sqlite:///{home.parent}/state.db"}
+        program = Program(home, s3_server.environment(endpoint=proxy.url) | elsewhere)
+        (status, why), *then = program.run(FETCH, f"s3://{bucket}/small", way, wrapper=wrapper)
+        assert status == 500
+        assert "the disk is full" in why
+        assert "llmengine cache prune" in why
+        assert then == [["ok", " Paris.\n"]]
+        fetched = sum(each.received for each in proxy.asked if each.method == "GET")
+        assert fetched < 1.5 * gguf().stat().st_size  # what was there wasn't fetched again
