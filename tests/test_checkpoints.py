@@ -211,6 +211,30 @@ def test_the_largest_form_is_not_taken_for_the_one_that_engines_load() -> None:
     assert odd.needed[0] == "consolidated.safetensors", "better than nothing"
 
 
+def test_many_files_of_one_format_do_not_hide_the_better_one() -> None:
+    names = [f"pytorch_model-{number:05}-of-00012.bin" for number in range(1, 13)]
+    shards = dict.fromkeys(names, PYTORCH + bytes(9_000))
+    files = {"config.json": CONFIG, "pytorch_model.bin.index.json": b"{}", **shards}
+    index = json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}).encode()
+    better = {"model.safetensors.index.json": index, "model-00001-of-00001.safetensors": WEIGHTS}
+    assert look(files | better, folder=True)[0].facts.format == "safetensors"
+    quantized = {f"q{number}.gguf": small_gguf() + bytes(9_999) for number in range(9)}
+    assert look(quantized | {"config.json": CONFIG, "model.safetensors": WEIGHTS}, folder=True)[0].needed == (
+        "model.safetensors",
+        "config.json",
+    )
+
+
+def test_weights_that_no_engine_looks_for_by_name_come_last() -> None:
+    found = folder(config__json=CONFIG, model__fp16__safetensors=WEIGHTS, pytorch_model__bin=PYTORCH)
+    assert (found.facts.format, found.needed[0]) == ("pytorch", "pytorch_model.bin")
+
+
+def test_other_archives_in_a_folder_do_not_matter() -> None:
+    found = folder(config__json=CONFIG, model__safetensors=WEIGHTS, data__bz2=b"BZh91AY" + bytes(9_000))
+    assert (found.facts.format, found.facts.problem) == ("safetensors", None)
+
+
 def test_code_is_needed_only_where_a_configuration_names_some() -> None:
     coded = json.dumps(json.loads(CONFIG) | {"auto_map": {"AutoModel": "m.X"}}).encode()
     files = {"model__safetensors": WEIGHTS, "m__py": b"class X: ...", "setup__cfg": b""}

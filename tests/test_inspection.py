@@ -474,13 +474,20 @@ async def test_an_archive_that_is_too_large_to_be_looked_into_is_left_open(
     assert (rules["checkpoint"].verdict, rules["memory"].verdict) == (Verdict.UNKNOWN, Verdict.PASSED)
 
 
+@pytest.mark.parametrize("bounded", [False, True])
 async def test_a_storage_that_hangs_within_an_archive_is_left(
-    shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch
+    shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
-    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.5)
-    shelf.objects["shelf://a/m"] = packed({"noise": bytes(1 << 20), "m": small_gguf()})
+    monkeypatch.setattr(looks, "LOOK_SECONDS", 60 if bounded else 0.5)
+    monkeypatch.setattr(looks_afar, "BOUNDS", replace(looks_afar.BOUNDS, seconds=0.5 if bounded else 60))
+    shelf.objects["shelf://a/m"] = content = packed({"noise": bytes(1 << 20), "m": small_gguf()})
     shelf.hangs_from = 512 << 10
-    assert said(await weights("shelf://a/m")) == "shelf://a/m did not answer within 0.5 s"
+    facts = await weights("shelf://a/m")
+    if bounded:
+        files = (CheckpointFile(name="m", size=len(content)),)
+        assert facts == CheckpointFacts(url="shelf://a/m", archive="tar", files=files)
+    else:
+        assert said(facts) == "shelf://a/m did not answer within 0.5 s"
     assert (shelf.hanging, shelf.closed) == (0, shelf.opened)
 
 

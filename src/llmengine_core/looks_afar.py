@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 from llmengine_core.checkpoints import Description, MoreNeeded, describe, within
@@ -129,7 +129,9 @@ async def _describe_objects(
         found = await _read_objects(url, storage, objects, folder=folder)
         if found.facts.archive is not None:
             (packed,) = objects.values()
-            found = replace(found, facts=await _read_into(url, storage, packed, found.facts.archive))
+            with suppress(TimeoutError):  # else it is left open what is inside
+                async with asyncio.timeout(BOUNDS.seconds):
+                    found = replace(found, facts=await _read_into(url, storage, packed, found.facts.archive))
         seen = found.facts.format is not None or found.facts.problem is not None
         if seen and all(etag for _, _, etag in stamps):
             LOOKS.keep(stamp, found)

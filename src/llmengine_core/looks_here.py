@@ -116,7 +116,8 @@ def _describe_path(
             found = replace(found, facts=_look_into(location, path, found.facts.archive))
         elif found.facts.problem is None:
             found = _checked(found, location, path if folder else path.parent)
-        if not any("/" in name for name in (*sizes, *heads)):  # those in folders below are not in the stamp
+        told = found.facts.format is not None or found.facts.problem is not None
+        if told and not any("/" in name for name in (*sizes, *heads)):  # those in folders below have no stamp
             LOOKS.keep(stamp, found)
     return replace(found.facts, path=str(path / found.file if found.file else path))
 
