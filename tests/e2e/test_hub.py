@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.program import Program
+from tests.e2e.program import Program, install
 from tests.e2e.small_weights import gguf
 from tests.servers.hub import Hub, hub
 from tests.servers.hub_files import Content
@@ -18,11 +18,26 @@ for name, path in zip(sys.argv[1::2], sys.argv[2::2]):
     say(ask(model=name).output.text)
 """
 REFUSED = """
-for path in sys.argv[1:]:
+for path in sys.argv[1:] or [None]:
     try:
-        Model.create("x", MODEL, "latest", inference_framework="llama_cpp", checkpoint_path=path)
+        model = MODEL if path else "far-smollm2"
+        Model.create("x", model, "latest", inference_framework="llama_cpp", checkpoint_path=path)
     except errors.LLMEngineError as error:
         say(type(error).__name__, str(error))
+"""
+CARD = """
+from llmengine_core.hookspecs import hookimpl
+from llmengine_core.types.models import ModelCard, WeightsSource
+CONTRACT = 1
+@hookimpl
+def register_models():
+    source = WeightsSource(url="hf://{repository}@{commit}", format="gguf", size={size}, sha256="{sha256}")
+    return [ModelCard(name="far-smollm2", sources=(source,), parameters=134_515_008, context_length=8192, license="")]
+"""
+BY_CARD = """
+say(ask(model="far-smollm2").output.text)
+Model.create("mine", "far-smollm2", "latest", inference_framework="llama_cpp", source="hugging_face")
+say(ask(model="mine").output.text)
 """
 
 
@@ -72,6 +87,22 @@ def test_m04_a_repository_is_served_in_place_and_again_without_the_hub(
     commit = next(iter(server.repos[REPOSITORY].commits))
     assert away.run(SERVED, "away", f"{url}@{commit}") == [[" Paris.\n"]]
     assert len(server.asked) == asked
+
+
+@pytest.mark.engine
+def test_m04_a_base_model_known_by_a_card_comes_from_the_hub(server: Hub, home: Path, tmp_path: Path) -> None:
+    commit, files = next(iter(server.repos[REPOSITORY].commits.items()))
+    weights = files["model-Q4.gguf"]
+    card = CARD.format(repository=REPOSITORY, commit=commit, size=weights.size, sha256=weights.sha256)
+    install(tmp_path / "site", "far_card", module="far_card", source=card)
+    more = environment(server, tmp_path / "cache", "hf_accepted") | {"PYTHONPATH": str(tmp_path / "site")}
+    sent = server.sent
+    assert Program(home, more).run(BY_CARD) == [[" Paris.\n"]] * 2
+    assert server.sent - sent < 1.1 * weights.size
+    wrong = card.replace(weights.sha256 or "", "0" * 64)
+    (tmp_path / "site" / "far_card.py").write_text(wrong, encoding="utf-8")
+    ((_, said),) = Program(tmp_path / "other", more).run(REFUSED)
+    assert f"has the SHA-256 {weights.sha256}" in said
 
 
 @pytest.mark.engine
