@@ -30,7 +30,9 @@ print(json.dumps({
     "modules": sorted(sys.modules),
 }))
 """
-FIRST_PARTY = {"bitsandbytes", "core", "llamacpp", "llguidance", "localdisk", "sqlite", "transformers"}
+FIRST_PARTY = {
+    "bitsandbytes", "core", "hub", "llamacpp", "llguidance", "localdisk", "s3", "sqlite", "transformers",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ __all__ = ["Located", "find_base", "find_weights", "locate", "look_again"]
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """What names on the hub look like."""
+MOST_NAMED = 8
+"""Base models that an error names; more are counted."""
 
 
 async def find_weights(
@@ -106,8 +108,10 @@ async def _find_by_card(
 def _unknown(model: str, besides: str, mend: str, registry: Registry) -> Problem:
     close = sorted(name for name in registry.models if model.lower() in name.lower())[:3]
     close = close or difflib.get_close_matches(model, registry.models, n=3)
-    known = ", ".join(sorted(registry.models)) or "none"
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known are {known}"
+    known = f"known are {', '.join(sorted(registry.models)) or 'none'}"
+    if len(registry.models) > MOST_NAMED:
+        known = f"`llmengine models zoo` lists the {len(registry.models)} that are known"
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else known
     return Problem(
         f"no base model is called {model!r}, and {besides}; {hint}",
         f"model={close[0]!r}" if close else mend,

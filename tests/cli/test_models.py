@@ -192,3 +192,34 @@ def test_m12_urls_of_a_models_files_are_printed(run: Run) -> None:
     assert run("models", "download", "echo").exit_code == 2
     assert run("models", "download", "mine", "--format", "onnx").exit_code == 2
     assert run("models", "download", "theirs").exit_code == 3
+
+
+def test_the_zoo_lists_base_models_whether_or_not_they_are_here(run: Run) -> None:
+    found = {each["name"]: each for each in json.loads(run("models", "zoo", "--json").stdout)["models"]}
+    assert list(found) == sorted(found)
+    assert found["echo"]["here"]
+    far = found["llama-2-7b"]
+    assert (far["here"], far["context_length"], far["parameters"]) == (False, 4096, 6_738_415_616)
+    assert far["sources"] == ["hf://meta-llama/Llama-2-7b-hf"]
+    assert far["license"].startswith("https://")
+    header, *rows = run("models", "zoo").stdout.splitlines()
+    assert header.split() == ["NAME", "PARAMETERS", "SIZE", "CONTEXT", "HERE", "LICENSE"]
+    (row,) = [row.split() for row in rows if row.startswith("llama-2-7b ")]
+    assert row[1:6] == ["6.74B", "13.5", "GB", "4096", "no"]
+    names = [row.split()[0] for row in run("models", "zoo", "--here").stdout.splitlines()[1:]]
+    assert "echo" in names
+    assert "llama-2-7b" not in names
+    listed = json.loads(run("models", "list", "--json").stdout)["model_endpoints"]
+    assert {each["name"] for each in listed} <= set(names)
+
+
+def test_m10_hints_stay_readable_with_many_base_models(run: Run) -> None:
+    done = run("models", "create", "mine", "--model", "nothing-like-it")
+    assert done.exit_code == 4
+    assert "`llmengine models zoo` lists the " in done.stderr
+    assert "falcon" not in done.stderr
+    done = run("models", "create", "mine", "--model", "llama-2-7")
+    assert "did you mean 'llama-2-70b' or 'llama-2-70b-chat' or 'llama-2-7b'?" in done.stderr
+    done = run("models", "show", "llama-2-77b")
+    assert done.exit_code == 3
+    assert "did you mean 'llama-2-7" in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmengine_core.cli.output import as_json, fields_of, size_text, table
+from llmengine_core.cli.output import as_json, count_text, fields_of, size_text, table
 from llmengine_core.types.models import ModelStatus
 from llmengine_core.types.progress import Progress
 
@@ -77,3 +77,11 @@ def test_fields_without_a_value_are_left_out() -> None:
 )
 def test_sizes_are_for_people(size: float, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(134_515_008, "135M"), (999e6, "999M"), (999_600_000, "1B"), (6_738_415_616, "6.74B"), (1.2e12, "1.2T")],
+)
+def test_parameters_are_counted_in_millions_and_billions(count: float, text: str) -> None:
+    assert count_text(count) == text

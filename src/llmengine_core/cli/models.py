@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmengine_core.cli.console import Console, common_options, json_option, pass_console
-from llmengine_core.cli.output import fields_of, table
+from llmengine_core.cli.output import count_text, fields_of, size_text, table
 from llmengine_core.cli.spec_options import (
     changeable_options,
     framework_option,
@@ -47,6 +47,56 @@ def list_(console: Console) -> None:
     console.result(
         {"model_endpoints": [model_response(record) for record in records]},
         table(("NAME", "STATUS", "BASE", "ENGINE", "OWNER"), rows),
+    )
+
+
+@models.command()
+@click.option("--here", "only_here", is_flag=True, help="Only those whose weights are on this machine.")
+@json_option
+@common_options
+@pass_console
+def zoo(console: Console, only_here: bool) -> None:
+    """List the base models that are known by name, whether or not they can be served here.
+
+    The weights of those that are not HERE are fetched when they are first needed. SIZE is about what that takes.
+    """
+    import asyncio
+
+    from llmengine_core.cards import cards_here
+    from llmengine_core.registry import Registry
+    from llmengine_core.settings import load_settings
+
+    settings = load_settings()
+    registry = Registry.build(settings)
+    here = asyncio.run(cards_here(registry, settings))
+    cards = [card for name, card in sorted(registry.models.items()) if name in here or not only_here]
+    rows = [
+        (
+            card.name,
+            count_text(card.parameters),
+            "?" if (size := card.sources[0].size) is None else size_text(size),
+            card.context_length,
+            "yes" if card.name in here else "no",
+            card.license,
+        )
+        for card in cards
+    ]
+    value = [
+        {
+            "name": card.name,
+            "here": card.name in here,
+            "parameters": card.parameters,
+            "size": card.sources[0].size,
+            "context_length": card.context_length,
+            "license": card.license,
+            "description": card.description,
+            "homepage": card.homepage,
+            "sources": [source.url for source in card.sources],
+        }
+        for card in cards
+    ]
+    console.result(
+        {"models": value}, table(("NAME", "PARAMETERS", "SIZE", "CONTEXT", "HERE", "LICENSE"), rows)
     )
 
 

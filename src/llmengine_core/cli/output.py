@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-__all__ = ["as_json", "fields_of", "size_text", "table"]
+__all__ = ["as_json", "count_text", "fields_of", "size_text", "table"]
 
 
 def as_json(value: object, *, indent: int | None = None) -> str:
@@ -54,3 +54,10 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def count_text(count: float) -> str:
+    """A number of parameters for people: "135M", "6.7B"."""
+    if count < 999.5e6:
+        return f"{count / 1e6:.3g}M"
+    return f"{count / 1e9:.3g}B" if count < 999.5e9 else f"{count / 1e12:.3g}T"

@@ -92,6 +92,13 @@ class Storage(ABC):
         """
         return None
 
+    async def is_here(self) -> bool:
+        """Whether weights at its URL lie on this machine already, by the storage's own means; asks nobody elsewhere.
+
+        False where it has no means of its own (the default).
+        """
+        return False
+
     async def settled(self) -> str | None:
         """The URL by which what lies here now can be had for good, whatever comes to lie here later.
 

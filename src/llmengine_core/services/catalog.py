@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
+from llmengine_core.cards import cards_here
 from llmengine_core.errors import BadRequestError, NotFoundError
 from llmengine_core.explanation import resolution_error
 from llmengine_core.inspection import inspect
@@ -74,22 +75,28 @@ class Catalog:
         return record
 
     async def all(self, caller: str) -> list[ModelRecord]:
-        """Every model that the caller may see: base models that can be served here, then the others by name."""
-        cards = [await self._by_card(card) for _, card in sorted(self._registry.models.items())]
-        records = [record for record in cards if record.plan.chosen is not None]
+        """Every model that the caller may see: base models that are here and can be served, then the others by name."""
+        here = await cards_here(self._registry, self._settings)
+        found = [await self._by_card(self._registry.models[name]) for name in sorted(here)]
+        records = [record for record in found if record.plan.chosen is not None]
+        return records + [record for record in await self._stored() if record.visible_to(caller)]
+
+    async def _stored(self) -> list[ModelRecord]:
+        """Every model that was created, by name."""
+        records: list[ModelRecord] = []
         after: str | None = None
         while True:
             with store_errors():
                 rows = await self._store.scan(TABLE, after=after)
             if not rows:
                 return records
-            stored = [replace(from_json(ModelRecord, row.value), version=row.version) for row in rows]
-            records += [record for record in stored if record.visible_to(caller)]
+            records += [replace(from_json(ModelRecord, row.value), version=row.version) for row in rows]
             after = rows[-1].key
 
     async def missing(self, name: str, caller: str) -> NotFoundError:
         """The error for a name that the caller can't find, with what may have been meant."""
-        names = [record.spec.name for record in await self.all(caller)]
+        stored = [record.spec.name for record in await self._stored() if record.visible_to(caller)]
+        names = [*stored, *sorted(self._registry.models)]
         close = [each for each in names if name.lower() in each.lower()][:3]
         close = close or difflib.get_close_matches(name[:64], names, n=3)
         hint = "`llmengine models list` shows what there is"

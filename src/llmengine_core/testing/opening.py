@@ -50,8 +50,8 @@ async def deployed(
     """What to start for a spec, its weights made ready. Raises ``ResolutionError`` and what provisioning raises."""
     if spec.model not in registry.models and spec.checkpoint_path is None:
         raise BadRequestError(
-            f"there is no model card {spec.model!r} to judge {spec.inference_framework!r} on; name one of "
-            f"{', '.join(sorted(registry.models)) or 'none'}, or a checkpoint_path"
+            f"there is no model card {spec.model!r} to judge {spec.inference_framework!r} on; name one of those that "
+            "`llmengine models zoo` lists, or a checkpoint_path"
         )
     card = registry.models.get(spec.model)
     facts = await inspect(spec, card, registry, settings)

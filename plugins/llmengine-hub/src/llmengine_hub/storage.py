@@ -129,6 +129,12 @@ class HubStorage(Storage):
         on_progress(total, total)
         return folder
 
+    async def is_here(self) -> bool:
+        """Whether weights lie in the cache, all of their parts; the hub isn't asked."""
+        hub = await _environment()
+        cached = Cached(hub, self._repository)
+        return await asyncio.to_thread(_weights_lie_in, cached, self._prefix)
+
     async def settled(self) -> str | None:
         """The URL of the commit that it sees."""
         pinned = await self._pinned()
@@ -271,6 +277,19 @@ def _utf8(key: str) -> bytes:
 
 async def _environment() -> HubEnvironment:
     return await asyncio.to_thread(HubEnvironment.read)
+
+
+def _weights_lie_in(cached: Cached, prefix: str) -> bool:
+    """Whether there is a file of weights below a folder of the revision, or one in parts, that lies there whole."""
+    commit = cached.commit()
+    if commit is None:
+        return False
+    whole: dict[str, bool] = {}
+    for key, file in cached.files(commit).items():
+        if key.startswith(prefix) and WEIGHTS.search(key):
+            name = PART.sub("", key)
+            whole[name] = whole.get(name, True) and cached.path(commit, file) is not None
+    return any(whole.values())
 
 
 def _looked_at(cached: Cached, commit: str, files: Sequence[File]) -> tuple[list[File], list[File]]:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from typing import Literal
 
+from llmengine_core.cards import cards_here
 from llmengine_core.cases import GET_MASKER
 from llmengine_core.cli.checks.finding import ROOM_WANTED, Finding
 from llmengine_core.inspection import inspect, look_around
+from llmengine_core.looks import HERE, scheme_of
 from llmengine_core.placement import accelerator_of, holds, install, maskers_by_dialect
 from llmengine_core.recipes import Conflict
 from llmengine_core.registry import Registry
@@ -81,9 +83,12 @@ def guided(settings: Settings, registry: Registry) -> Iterator[Finding]:
 
 
 def models(settings: Settings, registry: Registry) -> Iterator[Finding]:
-    """At least one base model can be served with what is here."""
+    """At least one base model can be served with what is here, or would be once a package is."""
     served, problems = [], []
+    here = asyncio.run(cards_here(registry, settings))
     for name, card in registry.models.items():
+        if name not in here and not any(scheme_of(source.url) in HERE for source in card.sources):
+            continue  # it is fetched when somebody asks for it
         spec = ModelSpec(name=name, model=name, inference_framework="auto")
         facts = asyncio.run(inspect(spec, card, registry, settings, afar=False))
         plan = resolve(spec, registry.declarations, facts)

@@ -180,14 +180,17 @@ class Plan:
         for card in [*sorted(own, key=_size), *sorted(others, key=_size)]:
             spec = ModelSpec(name="conformance", model=card.name, inference_framework=info.name)
             try:
-                facts = asyncio.run(inspect(spec, card, registry, settings))
+                facts = asyncio.run(inspect(spec, card, registry, settings, afar=False))
                 plan = resolve(spec, registry.declarations, facts)
             except LLMEngineError as error:
                 refused.append(f"{card.name}: {error.message}")
                 continue
-            if plan.chosen is not None:
+            if plan.chosen is not None and facts.checkpoint.path is None:
+                refused.append(f"{card.name}: its weights are not on this machine")
+            elif plan.chosen is not None:
                 return card.name, ""
-            refused.append(f"{card.name}: {resolution_error(plan).message}")
+            else:
+                refused.append(f"{card.name}: {resolution_error(plan).message}")
         tried = "\n".join(refused[:3]) or "no model is known by name"
         return None, (
             f"there is no model here to judge {info.name!r} on. Mend: name one that it can serve (--model), or a "
