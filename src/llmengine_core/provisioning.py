@@ -245,14 +245,13 @@ class Provisioner:
             archive = (packed or await self._fetched(local, work)).path
             tell = work.reporting("unpack")
             await in_thread(lambda stop: extract(archive, target, on_bytes=tell, stop=stop))
+            if packed is None:
+                await self._cache.drop(self._cache.key_of(local))
 
         name = _called(checkpoint).partition(".tar")[0] or "checkpoint"
-        found = await self._cache.made(
+        return await self._cache.made(
             key, work, kind="unpacked", name=name, source=shown(checkpoint.url), make=unpack
         )
-        if packed is None:
-            await self._cache.drop(self._cache.key_of(local))
-        return found
 
     async def _seen(self, checkpoint: CheckpointFacts, path: Path, subject: str) -> CheckpointFacts:
         """What turned out to be in an archive, or where a card says. Raises ``BadRequestError`` for what is no use."""

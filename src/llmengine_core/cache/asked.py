@@ -29,8 +29,10 @@ class Asked:
     files: tuple[CheckpointFile, ...]
     """None where they were taken at a card's word: then they must be looked at before they are fetched."""
     located: Located
+    keys: Mapping[str, str]
+    """Each file's key in the storage at ``located.url``, by its name."""
     key: str
-    """Changes with all that was asked for; 32 hex digits."""
+    """The name that all of it has here: changes with what was asked for; 32 hex digits."""
 
     @classmethod
     def of(cls, checkpoint: CheckpointFacts) -> Self:
@@ -44,7 +46,9 @@ class Asked:
             [file.name, file.size, file.etag, file.sha256] for file in sorted(files, key=lambda f: f.name)
         ]
         key = digest("fetched", checkpoint.url, seen or [checkpoint.size, checkpoint.sha256])
-        return cls(checkpoint.url, files, locate(replace(checkpoint, files=files)), key)
+        located = locate(replace(checkpoint, files=files))
+        keys = {file.name: found for file, found in zip(files, located.keys, strict=True)}
+        return cls(checkpoint.url, files, located, keys, key)
 
     def seen(self, checkpoint: CheckpointFacts) -> Self:
         """The same, by the same name in the cache, with the files that were seen when it was looked at."""
@@ -65,11 +69,6 @@ class Asked:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        """Each file's key in the storage at ``located.url``, by its name."""
-        return {file.name: key for file, key in zip(self.files, self.located.keys, strict=True)}
 
     def identity(self, file: CheckpointFile) -> str:
         """The name of a file while it is fetched: changes with what it is."""

@@ -126,24 +126,28 @@ class Fetch:
         """Bring what is missing of a file; its SHA-256 and size then. A byte too many ends it."""
         known = file.sha256 is not None or file.etag is not None
         target = PartialFile(partial)
-        pieces: list[bytes] = []
+        loop = asyncio.get_running_loop()
+        gathered = bytearray()
+
+        def read(done: int) -> None:
+            loop.call_soon_threadsafe(self._tell, file.name, done)
 
         async def flush() -> None:
-            if pieces:
-                gathered = pieces.copy()
-                pieces.clear()  # first: what fails in the midst of it must not be written twice
-                await in_thread(lambda _: target.write(gathered))
+            if gathered:
+                block = bytes(gathered)
+                gathered.clear()  # first: what fails in the midst of it must not be written twice
+                await in_thread(lambda _: target.write(block))
                 self._tell(file.name, target.size)
 
         try:
-            await in_thread(lambda stop: target.open(file.size if known else 0, stop))
+            await in_thread(lambda stop: target.open(file.size if known else 0, read, stop))
             self._tell(file.name, target.size)
             if target.size < file.size:
                 async with aclosing(self.storage.get(key, start=target.size, stop=file.size + 1)) as stream:
                     try:
                         async for piece in stream:
-                            pieces.append(piece)
-                            if sum(map(len, pieces)) >= BLOCK:
+                            gathered += piece
+                            if len(gathered) >= BLOCK:
                                 await flush()
                     finally:
                         await flush()  # also of what breaks off: the next attempt goes on from there

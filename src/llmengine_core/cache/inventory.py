@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from llmengine_core.cache.entries import away
 from llmengine_core.cache.layout import FORMER, Layout, remove
@@ -160,7 +162,7 @@ def _alone(layout: Layout, item: Item) -> Iterator[bool]:
 def _lock_alone(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # somebody else has it, or nobody can tell
         return False
     return True
 
@@ -203,8 +205,20 @@ def _entries(layout: Layout) -> Iterator[Item]:
 
 
 def _is_used(record: Path) -> bool:
-    with record.open("rb") as file:
+    with _opened(record) as file:
         return not _lock_alone(file.fileno())
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to be locked: network file systems want it open for writing, which a disk for reading only refuses."""
+    try:
+        return path.open("rb+")
+    except PermissionError:
+        return path.open("rb")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return path.open("rb")
 
 
 def _making(layout: Layout) -> Iterator[Item]:
@@ -248,7 +262,7 @@ def _unfinished(
 
 
 def _is_locked(lock: Path) -> bool:
-    with suppress(FileNotFoundError), lock.open("rb") as file:
+    with suppress(FileNotFoundError), _opened(lock) as file:
         return not _lock_alone(file.fileno())
     return False
 

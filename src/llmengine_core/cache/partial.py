@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,8 +29,11 @@ class PartialFile:
         self.size = 0
         """Bytes that are there."""
 
-    def open(self, most: int, stop: threading.Event) -> None:
-        """Go on behind what is there, or begin anew where that is more than ``most`` bytes."""
+    def open(self, most: int, told: Callable[[int], object], stop: threading.Event) -> None:
+        """Go on behind what is there, or begin anew where that is more than ``most`` bytes.
+
+        ``told`` hears how many bytes were read of it, from this thread.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             self._path.chmod(0o600)  # of one that was whole already
@@ -40,16 +43,16 @@ class PartialFile:
         while (block := os.read(self._descriptor, BLOCK)) and not stop.is_set():
             self._hash.update(block)
             self.size += len(block)
+            told(self.size)
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def write(self, content: bytes) -> None:
         """Append."""
-        for piece in pieces:
-            rest = memoryview(piece)
-            while rest:
-                written = os.write(self._descriptor, rest)
-                self._hash.update(rest[:written])
-                self.size += written
-                rest = rest[written:]
+        rest = memoryview(content)
+        while rest:
+            written = os.write(self._descriptor, rest)
+            self._hash.update(rest[:written])
+            self.size += written
+            rest = rest[written:]
 
     def seal(self) -> str:
         """Make it durable, and protect it from changes; its SHA-256."""

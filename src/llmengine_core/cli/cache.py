@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import click
 
 from llmengine_core.cli.console import Console, common_options, json_option, pass_console
 from llmengine_core.cli.output import size_text, table
+from llmengine_core.errors import ServerError
 
 if TYPE_CHECKING:
     from llmengine_core.cache import Inventory, Item
@@ -62,7 +65,8 @@ def list_(console: Console) -> None:
     from llmengine_core.settings import load_settings
 
     settings = load_settings()
-    stock = take_stock(Layout(settings.home))
+    with _explained():
+        stock = take_stock(Layout(settings.home))
     value = {
         "entries": [_described(item) for item in stock.items],
         **_sizes(stock),
@@ -100,9 +104,10 @@ def prune(
         keep = 0
     elif keep is None and older_than is None:
         keep = settings.weights_size
-    before = take_stock(layout)
     since = None if older_than is None else time.time() - older_than
-    went, left = make_room(layout, keep=keep, since=math.inf, older_than=since, dry_run=dry_run)
+    with _explained():
+        before = take_stock(layout)
+        went, left = make_room(layout, keep=keep, since=math.inf, older_than=since, dry_run=dry_run)
     freed = max(0, before.size - left.size)
     value = {
         "removed": [_described(item) for item in went],
@@ -131,7 +136,8 @@ def verify(context: click.Context) -> None:
 
     console = context.ensure_object(Console)
     home = load_settings().home
-    found = run_with_progress(console, lambda news: verify_all(home, news))
+    with _explained():
+        found = run_with_progress(console, lambda news: verify_all(home, news))
     value, lines = [], []
     for each in found:
         value.append({**_described(each.item), "wrong": each.wrong, "removed": each.removed})
@@ -142,6 +148,18 @@ def verify(context: click.Context) -> None:
     console.result({"entries": value}, lines)
     if any(each.wrong for each in found):
         context.exit(1)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of the disk as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(
+            f"the weights on this machine can't be seen to: {error.strerror or error} ({error.filename}); see to the "
+            "rights and the disk there, or set LLMENGINE_HOME"
+        ) from error
 
 
 def _sizes(stock: Inventory) -> dict[str, int]:
