@@ -215,6 +215,17 @@ async def test_a_disk_without_room_is_told_before_anything_comes(
     assert not server.count("HEAD")
 
 
+def test_a_disk_that_takes_no_more_is_told_and_left_clean(server: Hub, cache: Path) -> None:
+    server.put("org/name", FILES)
+    command = [sys.executable, hub_fetcher.__file__, "hf://org/name", "model.safetensors"]
+    limited = ["sh", "-c", 'ulimit -f 2048 && exec "$@"', "sh", *command]  # of 512 bytes: 1 MiB
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert "can't be kept in" in done.stderr
+    assert "File too large" in done.stderr
+    assert "raise the limit on the size of files (ulimit -f)" in done.stderr
+    assert blobs(cache) == {}
+
+
 async def test_a_cache_that_may_not_be_written_is_told(
     server: Hub, tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import sys
 import threading
@@ -31,6 +30,7 @@ from llmengine_hub.cached import Cached
 from llmengine_hub.environment import HubEnvironment
 from llmengine_hub.pinning import PolicyTransport, Resumed
 from llmengine_hub.policy import HubPolicy
+from llmengine_hub.refusals import SECRET
 from llmengine_hub.repositories import File, Repository
 
 __all__ = ["main"]
@@ -44,8 +44,6 @@ TOLD_EACH = 0.1
 """Seconds between two words on how far it is."""
 ROOM_LEFT = 16 << 20
 """Bytes that a disk shall have left."""
-SECRET = re.compile(r"\?[^\s'\"]*")
-"""What follows the path of a URL; a store's may grant access."""
 
 
 class _Failed(Exception):

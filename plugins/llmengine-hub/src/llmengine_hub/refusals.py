@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,18 @@ from llmengine_core.types.launch import Exit
 from llmengine_hub.environment import HubEnvironment
 from llmengine_hub.repositories import Repository
 
-__all__ = ["SEE_ENDPOINT", "RepositoryMissing", "failure", "refusal"]
+__all__ = ["SECRET", "SEE_ENDPOINT", "RepositoryMissing", "failure", "refusal"]
 
 SEE_ENDPOINT = "see that HF_ENDPOINT names one, and that no proxy changes what it says"
+
+
+MENDS: Mapping[Any, str] = {
+    errno.ENOSPC: "free some space, or set HF_HUB_CACHE to a folder on a larger disk",
+    errno.EDQUOT: "free some of this user's quota, or set HF_HUB_CACHE to a folder on another disk",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or set HF_HUB_CACHE to a disk that takes them",
+}
+SECRET = re.compile(r"\?[^\s'\"]*")
+"""What follows the path of a URL; a store's may grant access."""
 
 
 class RepositoryMissing(StorageError):
@@ -115,11 +125,7 @@ def failure(error: Any, end: Exit, repository: Repository, hub: HubEnvironment) 
                 f"Remove that, and see that nothing between here and {hub.endpoint} changes what it sends"
             )
         case {"os": number, "said": str(said), "path": str(path)}:
-            mend = (
-                "free some space, or set HF_HUB_CACHE to a folder on a larger disk"
-                if number in (errno.ENOSPC, errno.EDQUOT)
-                else "give this user the rights, or set HF_HUB_CACHE to a folder of its own"
-            )
+            mend = MENDS.get(number, "give this user the rights, or set HF_HUB_CACHE to a folder of its own")
             return StorageError(
                 f"{repository.url} can't be kept in {hub.cache}: {said}{f' ({path})' if path else ''}; {mend}"
             )
