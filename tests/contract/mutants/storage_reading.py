@@ -96,7 +96,7 @@ MUTANTS: list[Mutant] = [
         "test_what_lies_there_is_listed_in_order",
     ),
     storage_mutant(
-        "folders_first",
+        "reads_folders_first",
         "what lies in folders is listed first",
         FoldersFirst,
         "test_what_lies_there_is_listed_in_order",
