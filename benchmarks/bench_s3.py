@@ -397,9 +397,11 @@ def again(python: str, server: Any, wanted: argparse.Namespace, *more: str, **va
         [python, __file__, *sizes, *more],
         env={**os.environ, **server.environment(), **variables},
         stdout=subprocess.PIPE,
-        check=True,
+        check=False,
     )
-    return json.loads(done.stdout)
+    if not done.stdout:
+        raise SystemExit(f"{' '.join(more)} failed with status {done.returncode}")
+    return json.loads(done.stdout)  # which is there also where obstore's interpreter aborts at its end
 
 
 def shown(tasks: dict[str, dict[str, dict[str, float]]]) -> None:
@@ -431,7 +433,8 @@ def main() -> None:
     wanted = parser.parse_args()
     if wanted.one:
         name, task, bucket = wanted.one
-        print(json.dumps(asyncio.run(measured(name, task, bucket, wanted.megabytes, wanted.objects))))
+        figures = asyncio.run(measured(name, task, bucket, wanted.megabytes, wanted.objects))
+        print(json.dumps(figures), flush=True)
         return
     if wanted.remembered:
         print(json.dumps(asyncio.run(remembered(wanted.memory))))
