@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llmengine_core.testing.profiles import PROFILE_VARIABLE
+
 if TYPE_CHECKING:
     from tests.servers.seaweed import S3Server
 
@@ -34,4 +36,6 @@ def found_server(s3_server: S3Server) -> Iterator[S3Server]:
             patch.delenv(name)
         for name, value in s3_server.environment().items():
             patch.setenv(name, value)
+        if PROFILE_VARIABLE not in os.environ:
+            patch.setenv(PROFILE_VARIABLE, "smoke")
         yield s3_server

@@ -33,7 +33,8 @@ class ListingLaws(StorageGround):
     async def test_a_listing_is_in_order_of_utf8_bytes(self) -> None:
         """list gives the objects whose keys start with the prefix and come behind `after`, by their UTF-8 bytes."""
         async with self.empty() as storage:
-            keys = sorted(await _put(storage, ODD), key=str.encode)
+            # One by one: some servers lose one of "a" and "a/b" that come at the same moment.
+            keys = sorted(await _put(storage, ODD, at_once=1), key=str.encode)
             refused = {"Z", "B", "aa", "a0", "axb", "b0"} - set(keys)
             assert not refused, f"plain keys were refused: {sorted(refused)}"
             asked: list[tuple[str, str | None]] = [(prefix, None) for prefix in PREFIXES]
@@ -85,9 +86,9 @@ class ListingLaws(StorageGround):
                 assert found == expected, f"behind {after[:9]!r} there is {expected}, and list gave {found}"
 
 
-async def _put(storage: Storage, keys: Iterable[str]) -> list[str]:
+async def _put(storage: Storage, keys: Iterable[str], at_once: int = AT_ONCE) -> list[str]:
     """Put an empty object under each key; those that were accepted."""
-    limit = asyncio.Semaphore(AT_ONCE)
+    limit = asyncio.Semaphore(at_once)
 
     async def put(key: str) -> str | None:
         async with limit:
