@@ -77,6 +77,8 @@ class Hub:
         """Old names of repositories, and the new ones."""
         self.tokens: dict[str, frozenset[str]] = {}
         """Tokens, and the private and gated repositories that each opens."""
+        self.renewals: dict[str, str] = {}
+        """Tokens that renew others, each once, and the new ones."""
         self.faults: list[Fault] = []
         self.xet = False
         """Whether the store offers its files by the xet protocol too, which it doesn't speak."""
@@ -192,6 +194,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer()
+
+    def do_POST(self) -> None:
+        """A token for one that renews it."""
+        hub = self.server.owner
+        given = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        renewed = hub.renewals.pop(given.get("refresh_token", [""])[0], None)
+        hub.asked.append(Asked(self.server.name, self.command, self.path, {}))
+        if self.path != "/oauth/token" or renewed is None:
+            self._say(400, b'{"error": "invalid_grant"}', {"Content-Type": "application/json"})
+        else:
+            hub.tokens[renewed] = frozenset()
+            answer = {"access_token": renewed, "expires_in": 3600, "token_type": "bearer"}
+            self._say(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _answer(self) -> None:
         hub, server = self.server.owner, self.server.name

@@ -105,6 +105,26 @@ async def test_a_token_that_is_not_taken(server: Hub, opened: Open, known: Calla
     assert f"{server.url} doesn't take the token in HF_TOKEN: it is wrong, or has expired" in said
 
 
+async def test_a_login_that_has_expired_is_renewed(server: Hub, opened: Open, tmp_path: Path) -> None:
+    """As `hf auth login` leaves it, from a login in a browser: hours later nobody takes the token."""
+    server.put("org/name", {"config.json": b"{}"})
+    server.renewals = {"hf_refresh": "hf_renewed"}
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text("hf_old", encoding="utf-8")
+    kept = "[me]\nhf_token = hf_old\nrefresh_token = hf_refresh\nexpires_at = 1\n"
+    (home / "stored_tokens").write_text(kept, encoding="utf-8")
+    assert await content(opened("hf://org/name"), "config.json") == b"{}"
+    assert (home / "token").read_text(encoding="utf-8") == "hf_renewed"
+    server.tokens = {}
+    said = await refusal(opened("hf://org/name"))
+    assert (
+        f"doesn't take the token in {home / 'token'}: it is wrong, or has expired. Run `hf auth login`"
+        in said
+    )
+    assert not server.renewals
+
+
 @pytest.mark.parametrize("token", ["hf with space", "hf\nX-Evil: 1 1", "hf_\x00", "hfé"])
 async def test_what_is_no_token_is_never_sent(
     server: Hub, opened: Open, monkeypatch: pytest.MonkeyPatch, token: str

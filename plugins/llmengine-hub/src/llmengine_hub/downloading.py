@@ -2,7 +2,7 @@
 
 In a process of its own, what the library keeps for a whole process is nobody else's: its client, which goes where the
 policy lets; its environment, read when it is used; its bars and log. And it can be ended at any moment. It reads one
-JSON line, an ``Order``, and writes lines: {"done": bytes} now and then, and in the end {"ok": true} or {"error": ...}.
+JSON line, the order, and writes lines: {"done": bytes} now and then, and in the end {"ok": true} or {"error": ...}.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
-from huggingface_hub import hf_hub_download, set_client_factory
+from huggingface_hub import get_token, hf_hub_download, set_client_factory
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
 from llmengine_core.errors import LLMEngineError
@@ -98,19 +98,14 @@ class _Bar:
 class _Download:
     """One order."""
 
-    def __init__(self, order: Mapping[str, Any]) -> None:
-        self._hub = HubEnvironment.read()
+    def __init__(self, order: Mapping[str, Any], hub: HubEnvironment, resumed: Resumed) -> None:
+        self._hub = hub
         self._repository = Repository(order["name"], order["revision"])
         self._commit: str = order["commit"]
         self._files = [File(**each) for each in order["files"]]
         self._cached = Cached(self._hub, self._repository)
         self._counter = _Counter()
-        self._resumed = Resumed()
-        policy = HubPolicy(tuple(order["private_hosts"]), endpoint=self._hub.endpoint)
-        transport = PolicyTransport(policy, self._resumed)
-        set_client_factory(
-            lambda: httpx2.Client(transport=transport, follow_redirects=True, timeout=None, trust_env=False)
-        )
+        self._resumed = resumed
 
     def run(self) -> None:
         """Bring and check all files, several at once. Raises ``_Failed`` for the first that can't be."""
@@ -226,7 +221,15 @@ def main() -> None:
     """Carry out the order on standard input."""
     order = json.loads(sys.stdin.readline())
     try:
-        _Download(order).run()
+        hub, resumed = HubEnvironment.read(), Resumed()
+        transport = PolicyTransport(HubPolicy(tuple(order["private_hosts"]), endpoint=hub.endpoint), resumed)
+        set_client_factory(
+            lambda: httpx2.Client(transport=transport, follow_redirects=True, timeout=None, trust_env=False)
+        )
+        if order.get("renew"):
+            get_token()  # which renews it where that is due
+        else:
+            _Download(order, hub, resumed).run()
     except _Failed as failed:
         _say({"error": failed.error})
     except Exception as error:

@@ -12,7 +12,7 @@ from llmengine_core.types.launch import Exit
 from llmengine_hub.environment import HubEnvironment
 from llmengine_hub.repositories import Repository
 
-__all__ = ["SECRET", "SEE_ENDPOINT", "RepositoryMissing", "failure", "refusal"]
+__all__ = ["SECRET", "SEE_ENDPOINT", "RepositoryMissing", "TokenRefused", "failure", "refusal"]
 
 SEE_ENDPOINT = "see that HF_ENDPOINT names one, and that no proxy changes what it says"
 
@@ -28,6 +28,10 @@ SECRET = re.compile(r"\?[^\s'\"]*")
 
 class RepositoryMissing(StorageError):
     """There is no such repository or revision, as far as we may see."""
+
+
+class TokenRefused(StorageError):
+    """The hub doesn't take our token."""
 
 
 def refusal(
@@ -63,9 +67,9 @@ def refusal(
         )
         return RepositoryMissing(f"{hub.endpoint} has no repository {name!r}, {mend}")
     if status == 401:
-        return StorageError(
-            f"{hub.endpoint} doesn't take the token in {token}: it is wrong, or has expired. Make another at "
-            f"{hub.endpoint}/settings/tokens, or remove it: public repositories need none"
+        return TokenRefused(
+            f"{hub.endpoint} doesn't take the token in {token}: it is wrong, or has expired. Run `hf auth login`, make "
+            f"another at {hub.endpoint}/settings/tokens, or remove it: public repositories need none"
         )
     if status == 403:
         who = f"the token in {token} doesn't permit it" if hub.token else "there is no token"

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sys
 import time
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from llmengine_core.interfaces.storage import ObjectMissing, OnBytes, Storage, StorageError
-from llmengine_core.processes import spawn
 from llmengine_core.types.objects import ObjectMeta
 from llmengine_core.urls import UrlPolicy
 from llmengine_hub.cached import Cached
 from llmengine_hub.environment import HubEnvironment
+from llmengine_hub.library import Download, download, renew
 from llmengine_hub.offline import not_here
-from llmengine_hub.refusals import failure
+from llmengine_hub.refusals import TokenRefused
 from llmengine_hub.repositories import COMMIT, File, parse, refuse_key
 from llmengine_hub.routes import Routes, Unreachable
 
@@ -118,9 +117,8 @@ class HubStorage(Storage):
             raise not_here(hub, self._repository, pinned.away, missing)
         if missing or unchecked:
             offline = hub.offline or pinned.away is not None
-            await self._download(
-                hub, pinned.commit, files, offline, lambda done: on_progress(min(done, total), total)
-            )
+            order = Download(self._repository, pinned.commit, files, offline=offline)
+            await download(hub, self._policy, order, lambda done: on_progress(min(done, total), total))
         if pinned.away is None:
             with suppress(OSError):  # of a cache that is only for reading: it is complete
                 await asyncio.to_thread(
@@ -179,14 +177,15 @@ class HubStorage(Storage):
         when, pinned = _known.get(known, (0.0, None))
         if pinned is not None and time.monotonic() - when < KNOWN_SECONDS:
             return pinned
-        routes = Routes(hub, self._repository, self._policy)
         try:
-            commit = self._repository.revision
-            if not COMMIT.fullmatch(commit):
-                commit = await routes.commit()
-            files = await asyncio.to_thread(cached.listing, commit)
-            if files is None:
-                files = await routes.files(commit)
+            try:
+                commit, files = await self._ask(hub, cached)
+            except TokenRefused:
+                await renew(hub, self._policy)
+                hub, before = await _environment(), hub.token
+                if hub.token == before:
+                    raise
+                commit, files = await self._ask(hub, cached)
         except Unreachable as error:
             return await asyncio.to_thread(self._lying, cached, hub, str(error))
         pinned = _Pinned(commit, files, tuple(sorted(files, key=_utf8)))
@@ -195,6 +194,15 @@ class HubStorage(Storage):
         for revision in (self._repository.revision, commit):
             _known[hub.endpoint, self._repository.name, revision, hub.token] = time.monotonic(), pinned
         return pinned
+
+    async def _ask(self, hub: HubEnvironment, cached: Cached) -> tuple[str, dict[str, File]]:
+        """The commit that the revision is, and its files."""
+        routes = Routes(hub, self._repository, self._policy)
+        commit = self._repository.revision
+        if not COMMIT.fullmatch(commit):
+            commit = await routes.commit()
+        files = await asyncio.to_thread(cached.listing, commit)
+        return commit, await routes.files(commit) if files is None else files
 
     def _lying(self, cached: Cached, hub: HubEnvironment, why: str) -> _Pinned:
         """What the cache has of a revision. Raises ``StorageError`` where no weights are among it.
@@ -226,49 +234,6 @@ class HubStorage(Storage):
         return StorageError(
             f"{self._url} is read-only and can't {what}; `hf upload` writes to repositories of the hub"
         )
-
-    # -- fetching
-
-    async def _download(
-        self,
-        hub: HubEnvironment,
-        commit: str,
-        files: Sequence[File],
-        offline: bool,
-        on_done: Callable[[int], None],
-    ) -> None:
-        """Have another process fetch and check files; it ends with this call."""
-        end: dict[str, Any] = {}
-
-        def on_message(message: dict[str, Any]) -> None:
-            if "done" in message:
-                on_done(int(message["done"]))
-            else:
-                end.update(message)
-
-        order = {
-            "name": self._repository.name,
-            "revision": self._repository.revision,
-            "commit": commit,
-            "files": [asdict(file) for file in files],
-            "private_hosts": list(self._policy.private_hosts),
-        }
-        env = {
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_HUB_CACHE": str(hub.cache),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_XET": "0" if hub.xet else "1",
-            "HF_HUB_OFFLINE": "1" if offline else "0",
-        }
-        argv = (sys.executable, "-P", "-m", "llmengine_hub.downloading")
-        child = await spawn(argv, env=env, document=order, on_message=on_message)
-        try:
-            how = await child.wait()
-        finally:
-            await child.aclose()
-        if not end.get("ok"):
-            raise failure(end.get("error"), how, self._repository, hub)
 
 
 def _utf8(key: str) -> bytes:
