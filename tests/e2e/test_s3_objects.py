@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.e2e.program import Program, environment
+from click.testing import CliRunner, Result
+from tests.e2e.program import Program
 from tests.e2e.small_weights import gguf
 from tests.servers.proxy import fault_proxy
 from tests.servers.seaweed import S3Server
+
+from llmengine_core.cli.root import CommandLine, cli
 
 MIB = 1 << 20
 PREFIX = "engines/one"
@@ -161,58 +162,55 @@ def test_l01_engines_of_two_machines_share_it(
     assert sorted(mine(s3_server, bucket)) == sorted(f"files/{each}" for each in left)
 
 
-Command = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
 @pytest.fixture
-def command(far: Program, tmp_path: Path) -> Command:
-    """`llmengine` with these arguments."""
+def command(far: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`llmengine` with these arguments, in this process; in a folder of its own."""
+    for name in list(os.environ):
+        if name.startswith(("LLMENGINE_", "AWS_")):
+            monkeypatch.delenv(name)
+    for name, value in {**far.more, "LLMENGINE_HOME": str(far.home)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, "-m", "llmengine_core.cli", *arguments],
-            env=environment(far.home, **(far.more | more)),
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=90,
-            check=False,
-        )
+    def run(*arguments: str) -> Result:
+        fresh = CommandLine(name=cli.name, params=cli.params, callback=cli.callback, epilog=cli.epilog)
+        return CliRunner().invoke(fresh, arguments)
 
     return run
 
 
 def test_l01_the_commands_keep_files_there(
-    s3_server: S3Server, bucket: str, command: Command, tmp_path: Path
+    s3_server: S3Server, bucket: str, command: Callable[..., Result]
 ) -> None:
-    content = os.urandom(12 * MIB)
-    (tmp_path / "data.bin").write_bytes(content)
+    content = os.urandom(10 * MIB)
+    Path("data.bin").write_bytes(content)
     done = command("files", "upload", "data.bin")
-    assert (done.returncode, done.stderr) == (0, b"")
-    uploaded = done.stdout.decode().strip()
+    assert (done.exit_code, done.stderr) == (0, "")
+    uploaded = done.stdout.strip()
     assert mine(s3_server, bucket) == {f"files/{uploaded}": len(content)}
-    assert uploaded in command("files", "list").stdout.decode()
+    assert uploaded in command("files", "list").stdout
     assert json.loads(command("files", "show", uploaded, "--json").stdout)["size"] == len(content)
-    assert command("files", "download", uploaded, "-o", "copy").returncode == 0
-    assert (tmp_path / "copy").read_bytes() == content
-    assert command("files", "delete", uploaded).returncode == 0
+    assert command("files", "download", uploaded, "-o", "copy").exit_code == 0
+    assert Path("copy").read_bytes() == content
+    assert command("files", "delete", uploaded).exit_code == 0
     assert mine(s3_server, bucket) == {}
 
 
-def test_the_doctor_looks_into_the_bucket(s3_server: S3Server, bucket: str, command: Command) -> None:
+def test_the_doctor_looks_into_the_bucket(
+    s3_server: S3Server, bucket: str, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def storage() -> tuple[str, str]:
+        findings = json.loads(command("doctor", "--json").stdout)["findings"]
+        (found,) = [each for each in findings if each["check"] == "storage"]
+        return found["level"], found["message"]
+
     url = f"s3://{bucket}/{PREFIX}"
-    found = [each for each in _checked(command("doctor", "--json")) if each["check"] == "storage"]
-    assert [(each["level"], each["message"]) for each in found] == [("ok", url)]
+    assert storage() == ("ok", url)
     assert mine(s3_server, bucket) == {}
-    missing = command("doctor", "--json", LLMENGINE_STORAGE_URL="s3://there-is-no-such-bucket/x")
-    assert missing.returncode != 0
-    (said,) = [each["message"] for each in _checked(missing) if "there-is-no-such-bucket" in each["message"]]
-    assert "bucket" in said.replace("there-is-no-such-bucket", "")
-
-
-def _checked(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = json.loads(done.stdout)["findings"]
-    return found
+    monkeypatch.setenv("LLMENGINE_STORAGE_URL", "s3://there-is-no-such-one/x")
+    level, message = storage()
+    assert level == "broken"
+    assert "there is no such bucket" in message
 
 
 SERVED = """
