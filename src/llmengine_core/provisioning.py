@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,8 @@ ROOM_LEFT = 16 << 20
 class Provisioner:
     """Brings weights onto this machine and into the form that the chosen backend loads.
 
-    What it makes lies in the weights cache, is made once for all who need it, and stays there until ``close``.
+    What it makes lies in the weights cache, is made once for all who need it, and stays there until ``close``,
+    or while it is needed (``keep``).
     """
 
     def __init__(
@@ -113,6 +114,10 @@ class Provisioner:
                     )
                 weights = replace(weights, path=Path(seen.path or weights.path))
         return Adapter(weights.digest, str(weights.path))
+
+    def keep(self, needed: Callable[[], Collection[str]]) -> None:
+        """Keep for good only what these paths lead into: ``needed`` gives what something is still loaded from."""
+        self._cache.needed = needed
 
     def close(self) -> None:
         """Let what was prepared be removed once there must be room for other weights. Idempotent."""

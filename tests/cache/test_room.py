@@ -7,16 +7,17 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cache.sources import Fault, Source, content_of, nobody_looks
+from tests.cache.sources import Broken, Fault, Source, content_of, nobody_looks
 
 from llmengine_core.cache import Weights, WeightsCache, Work, make_room, take_stock
 from llmengine_core.cache.inventory import STALE_SECONDS
+from llmengine_core.cache.weights_cache import IDLE_SECONDS
 from llmengine_core.errors import ServerError
 from llmengine_core.interfaces.storage import StorageError
 from llmengine_core.types.plan import CheckpointFacts
@@ -156,12 +157,20 @@ def test_what_was_used_since_the_preparation_began_stays(tmp_path: Path) -> None
 @pytest.mark.parametrize("why", ["stale", "room"])
 def test_what_broke_off_goes_after_a_week_or_for_room(tmp_path: Path, why: str) -> None:
     cache = WeightsCache(tmp_path, size=100_000)
-    cut = Fault("cut", 40_000, "b.gguf")
-    source = Source({"a": b"whole", "b.gguf": bytes(60_000)}, faults=[cut, *[replace(cut, at=0)] * 99])
-    seen = facts(source)
-    while not cache.layout.blobs.exists():  # one file is whole
-        with pytest.raises(StorageError):
-            asyncio.run(source.fetch(cache, seen))
+    source = Source({"a": b"whole", "b.gguf": bytes(60_000)}, faults=[Fault("cut", 40_000, "b.gguf")])
+
+    class BehindTheOther(Broken):
+        async def get(
+            self, key: str, *, start: int = 0, stop: int | None = None
+        ) -> AsyncGenerator[bytes, None]:
+            while key != "a" and not await asyncio.to_thread(cache.layout.blobs.exists):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            async for piece in super().get(key, start=start, stop=stop):
+                yield piece
+
+    source.storage = lambda url, task=None: BehindTheOther(url, list(source.faults), [], lambda: None)  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        fetch(source, cache)
     stock = take_stock(cache.layout)
     assert [item.kind for item in stock.items] == ["partial", "partial"]
     assert stock.size == 40_005
@@ -207,4 +216,25 @@ def test_what_is_derived_beyond_the_bound_is_kept_with_a_note(
     cache = WeightsCache(tmp_path, size=1000)
     assert derive(cache, "key", bytes(2000)).path.read_bytes() == bytes(2000)
     assert "take 2000 bytes, and weights_size allows 1000: all of them are in use" in caplog.text
+    cache.close()
+
+
+def test_what_an_engine_needs_no_more_goes_after_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that is open for long lets go of weights whose models are gone; of those that it serves never."""
+    cache = WeightsCache(tmp_path, size=10_000)
+    served = fetch(Source({"m.gguf": b"s" * 3000}), cache)
+    deleted = fetch(Source({"m.gguf": b"d" * 3000}), cache)
+    cache.needed = lambda: {str(served.path / "m.gguf")}
+    new = Source({"m.gguf": b"n" * 6000})
+    with pytest.raises(ServerError, match="6,000 are in use"):
+        fetch(new, cache)
+    for folder in cache.layout.entries.iterdir():
+        aged(cache, folder.name, 4000)
+    before = time.monotonic
+    monkeypatch.setattr("time.monotonic", lambda: before() + IDLE_SECONDS + 1)
+    fetch(new, cache)
+    assert served.path.exists()
+    assert not deleted.path.exists()
     cache.close()

@@ -7,7 +7,8 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,15 @@ class Entries:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._held: dict[str, int] = {}
+        self._asked_at: dict[str, float] = {}
+        """When each was asked for last, on the clock of ``time.monotonic()``."""
         self._turn = threading.Lock()
 
     def hold(self, key: str, *, touch: bool = True) -> Entry | None:
         """An entry, which stays until ``close``; None where there is none. ``touch`` notes that it is used now."""
         path = self._layout.record(key)
         with self._turn:
+            self._asked_at[key] = time.monotonic()
             held = self._held.get(key)
             if held is None or not _is_at(held, path):
                 self._let_go(key)
@@ -94,6 +98,7 @@ class Entries:
         with self._turn:
             self._let_go(key)
             self._held[key] = held
+            self._asked_at[key] = time.monotonic()
         return Entry(key, record, layout.content(key))
 
     def discard(self, key: str) -> None:
@@ -108,6 +113,15 @@ class Entries:
         """Hold an entry no more."""
         with self._turn:
             self._let_go(key)
+
+    def let_go_idle(self, paths: Collection[str], seconds: float) -> None:
+        """Hold no more what nobody asked for since that long, and what none of these paths leads into."""
+        with self._turn:
+            for key in list(self._held):
+                content = self._layout.content(key)
+                needed = any(Path(path).is_relative_to(content) for path in paths)
+                if not needed and time.monotonic() - self._asked_at[key] > seconds:
+                    self._let_go(key)
 
     def close(self) -> None:
         """Hold nothing any more. Idempotent."""

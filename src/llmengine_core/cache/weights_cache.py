@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -35,6 +35,8 @@ OpenStorage: TypeAlias = Callable[[str], Storage]
 """Opens a storage at a URL. Called in a thread."""
 RESERVE = 1 << 20
 """Bytes of a disk that are left free."""
+IDLE_SECONDS = 3600.0
+"""How long weights stay that were asked for and that nothing is loaded from, or not yet."""
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,8 @@ class Weights:
 class WeightsCache:
     """What lies under ``<home>/weights``, for one engine.
 
-    What it gives stays where it is until ``close``, or the end of the process: nobody removes it to make room.
+    What it gives stays where it is until ``close``, or the end of the process: nobody removes it to make room. With
+    ``needed``, so stays what these paths lead into; anything else for an hour after it was last asked for.
     """
 
     def __init__(self, home: Path, *, size: int) -> None:
@@ -61,6 +64,8 @@ class WeightsCache:
         self.stamps = Stamps(self.layout.stamps)
         self.entries = Entries(self.layout)
         self._size = size
+        self.needed: Callable[[], Collection[str]] | None = None
+        """Gives the paths that something is still loaded from. Called on the loop."""
 
     # -- fetched ---------------------------------------------------------------------------------------------
 
@@ -104,6 +109,7 @@ class WeightsCache:
             entry, wrong = await self._held(asked.key, work)
             if entry is not None:
                 return await self._mend(entry, wrong, asked, storage, work) if wrong else entry
+            await self._let_go_idle()
             await in_thread(lambda _: self._require_room(asked, work))
             content = layout.making / asked.key / "content"
             fetch = Fetch(layout, self.stamps, asked, storage, content, tell)
@@ -189,6 +195,7 @@ class WeightsCache:
                 entry, wrong = await self._held(key, work)
                 if entry is None or wrong:
                     entry = await self._make(key, kind, name, source, make)
+            await self._let_go_idle()
             await in_thread(lambda _: self._keep_bound(work))
         return Weights(entry.path, entry.record.digest)
 
@@ -218,6 +225,11 @@ class WeightsCache:
             return await in_thread(finish)
         finally:
             await in_thread(lambda _: remove(making))
+
+    async def _let_go_idle(self) -> None:
+        if self.needed is not None:
+            paths = tuple(self.needed())
+            await in_thread(lambda _: self.entries.let_go_idle(paths, IDLE_SECONDS))
 
     def _keep_bound(self, work: Work) -> None:
         """Remove what was used longest ago; where that isn't enough, what is in use is kept, and that is noted."""

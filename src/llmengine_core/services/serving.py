@@ -76,6 +76,7 @@ class Serving:
         self._served: dict[str, Served] = {}
         self._work: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        provisioner.keep(self._needed)
 
     async def serve(self, name: str, caller: str) -> Served:
         """The model's pool, made ready if need be. Raises ``NotFoundError``, or why it can't be served."""
@@ -160,6 +161,12 @@ class Serving:
             adapter=None if adapter is None else adapter.name,
         )
         return pool, adapter
+
+    def _needed(self) -> set[str]:
+        """The paths that replicas of the models served here are started from."""
+        served = self._served.values()
+        adapters = {each.adapter.path for each in served if each.adapter is not None}
+        return adapters | {each.pool.deployment.weights for each in served}
 
     async def forget(self, name: str) -> None:
         """Serve a model no more; its requests finish."""
