@@ -247,6 +247,18 @@ async def test_m10_an_unknown_model_names_those_that_are_close() -> None:
     assert "known are m" in said(far)
 
 
+async def test_m06_a_checkpoint_that_tells_no_parameters_has_those_of_the_model_it_is_said_to_be(
+    tmp_path: Path,
+) -> None:
+    known = card(WeightsSource(url="package://none/x", format="gguf"))
+    folder = hugging_face_folder(tmp_path / "quantized", quantization_config={"quant_method": "awq"})
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_bytes(safetensors({"b": [4]}))
+    assert (await weights(folder)).parameters is None
+    assert (await weights(folder, known)).parameters == known.parameters
+    assert (await weights(tmp_path / "none", known)).parameters is None
+
+
 # -- adapters ----------------------------------------------------------------------------------------------------
 
 

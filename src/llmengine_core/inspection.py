@@ -38,6 +38,8 @@ async def inspect(
     checkpoint, adapter = await find_weights(spec, card, registry, policy, afar=afar), None
     if checkpoint.format == "adapter":
         checkpoint, adapter = await find_base(spec, card, registry, policy, afar=afar), checkpoint
+    if card is not None and checkpoint.parameters is None and checkpoint.problem is None:
+        checkpoint = replace(checkpoint, parameters=card.parameters)  # it is said to be that model
     around = await asyncio.to_thread(look_around, registry, settings)
     return replace(around, checkpoint=checkpoint, adapter=adapter)
 
