@@ -92,20 +92,20 @@ class Listing:
             for each in sorted(page.found, key=lambda each: each.key.removesuffix("/").encode()):
                 name = each.key.removesuffix("/").encode()
                 while waiting and waiting[0][0] <= name:
-                    async for found in self._in_turn(heapq.heappop(waiting)[1], behind):
+                    async for found in self._in_turn(heapq.heappop(waiting)[1], start, behind):
                         yield found
                 heapq.heappush(waiting, (each.key.encode(), each))
         while waiting:
-            async for found in self._in_turn(heapq.heappop(waiting)[1], behind):
+            async for found in self._in_turn(heapq.heappop(waiting)[1], start, behind):
                 yield found
 
-    async def _in_turn(self, found: Listed, behind: bytes) -> AsyncGenerator[Listed, None]:
-        """An object, or all in a folder, behind a key."""
+    async def _in_turn(self, found: Listed, start: str, behind: bytes) -> AsyncGenerator[Listed, None]:
+        """An object, or all in a folder, behind a key. A folder that is said to be in itself has been listed."""
         key = found.key.encode()
         if found.size >= 0:
             if key > behind:
                 yield found
-        elif key > behind or behind.startswith(key):
+        elif found.key != start and (key > behind or behind.startswith(key)):
             async for each in self._folders(found.key, behind):
                 yield each
 
