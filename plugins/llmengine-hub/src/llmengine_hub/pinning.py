@@ -62,6 +62,11 @@ class PolicyTransport(httpx2.BaseTransport):
     def close(self) -> None:
         """Keep the connections: the library closes its client whenever one fails, but others are in use."""
 
+    def end(self) -> None:
+        """Let go, once nobody uses it any more."""
+        for transport in self._transports.values():
+            transport.close()
+
     # -- where it goes
 
     def _send(self, request: httpx2.Request, start: int) -> httpx2.Response:
