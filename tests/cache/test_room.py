@@ -195,8 +195,9 @@ def test_what_is_being_fetched_stays(tmp_path: Path) -> None:
         pruning: list[asyncio.Task[None]] = []
 
         async def pruned() -> None:
-            await asyncio.to_thread(prune, cache, 0)
-            there.append((await asyncio.to_thread(take_stock, cache.layout)).size)
+            went, left = await asyncio.to_thread(make_room, cache.layout, keep=0, since=math.inf)
+            assert not went
+            there.append(left.size)
 
         try:
             return await source.fetch(
@@ -206,7 +207,7 @@ def test_what_is_being_fetched_stays(tmp_path: Path) -> None:
             await asyncio.gather(*pruning)
 
     assert content_of(asyncio.run(work()).path) == source.files
-    assert max(there) == 90_000
+    assert 0 < max(there) <= 90_000
     cache.close()
 
 
