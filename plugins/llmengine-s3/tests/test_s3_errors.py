@@ -189,7 +189,8 @@ async def test_a_certificate_of_ones_own_authority_is_named(
     )  # fmt: skip
     trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trusted.load_cert_chain(certificate, key)
-    with stub(lambda _: (200, {"ETag": '"e"'}, b"")) as server:
+    whole = bytes(range(256)) * 8000
+    with stub(lambda asked: (200, {"ETag": '"e"'}, whole if asked.method == "GET" else b"")) as server:
         server.server.socket = trusted.wrap_socket(server.server.socket, server_side=True)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url.replace("http:", "https:"))
         found = await told("s3://bucket")
@@ -197,9 +198,9 @@ async def test_a_certificate_of_ones_own_authority_is_named(
         assert "by AWS_CA_BUNDLE" in found
         monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
         async with opened("s3://bucket") as storage:
-            whole = bytes(range(256)) * 8000
             assert (await storage.put("k", whole)).etag == "e"
             assert server.asked[-1].body == whole
+            assert await content(storage, "k") == whole
 
 
 async def test_nobody_there_is_told(only_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
