@@ -13,10 +13,10 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.servers.hub_faults import Asked, Fault
 from tests.servers.hub_files import Content, File, Repo, entries, sha1
 
 __all__ = ["Asked", "Fault", "Hub", "hub"]
@@ -28,38 +28,6 @@ INFO_AT = re.compile(r"/api/models/(?P<repo>.+?)/revision/(?P<revision>[^/]+)")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 RESOLVED = re.compile(r"/api/resolve-cache/models/(?P<repo>.+?)/(?P<revision>[0-9a-f]{40})/(?P<name>.+)")
 STORED = re.compile(r"/store/(?P<sha256>[0-9a-f]{64})")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request, as it came."""
-
-    server: str
-    """ "hub" or "store"."""
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    """Names in lower case."""
-
-
-@dataclass
-class Fault:
-    """What is to go wrong with the next answers, where ``on`` is found in "SERVER METHOD PATH"."""
-
-    on: str
-    times: int = 1
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b"broken"
-    """Of an answer with ``status``."""
-    cut_after: int | None = None
-    """Bytes of the body, after which the connection ends."""
-    stall_after: int | None = None
-    """Bytes of the body, after which nothing comes until the server ends."""
-    wrong: bool = False
-    """The last byte of the body is another."""
-    stalled: threading.Event = field(default_factory=threading.Event)
-    """Set once it has stalled."""
 
 
 class Hub:
