@@ -393,7 +393,9 @@ def test_any_files_end_in_facts_or_a_problem(damaged: dict[str, Callable[[bytes]
         0
     ].facts
     assert found.url == URL
-    if found.problem is None:
+    if found.archive is not None:
+        assert found == CheckpointFacts(url=URL, archive=found.archive)
+    elif found.problem is None:
         assert found.size is not None
         assert found.format in {"gguf", "safetensors", "pytorch", "adapter", None}
     else:
