@@ -6,8 +6,7 @@ The real server of the tests is of the second kind; what AWS answers is written 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote_plus
-from xml.sax.saxutils import escape
+from urllib.parse import quote_plus, unquote_plus
 
 import pytest
 from hypothesis import given
@@ -53,8 +52,9 @@ class Server(Client):
                 head, sign, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
                 names[prefix + head + sign if delimiter else key] = bool(sign)
         found = list(names)
-        start = int(query.get("continuation-token", "0"))
-        if after := query.get("start-after"):
+        number, _, after = query.get("continuation-token", f"0 {query.get('start-after', '')}").partition(" ")
+        start = int(number)
+        if after := unquote_plus(after) if "continuation-token" in query else after:
             found = [key for key in found if self.order(key) > self.order(after)]
         page = found[start : start + int(query["max-keys"])]
         more = start + len(page) < len(found)
@@ -65,7 +65,11 @@ class Server(Client):
             "<LastModified>2026-01-02T03:04:05.000Z</LastModified></Contents>"
             for key in page
         ]
-        token = f"<NextContinuationToken>{start + len(page)}</NextContinuationToken>" if more else ""
+        token = (
+            f"<NextContinuationToken>{start + len(page)} {quote_plus(after)}</NextContinuationToken>"
+            if more
+            else ""
+        )
         body = (
             "<?xml version='1.0'?><ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>"
             f"<EncodingType>url</EncodingType><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(parts)}"
@@ -136,7 +140,16 @@ async def test_pages_are_asked_for_as_they_are_needed(monkeypatch: pytest.Monkey
 
 
 def test_what_is_no_listing_is_told() -> None:
-    for body in (b"", b"<html/>", b"{}", b"<!DOCTYPE x><ListBucketResult/>", f"<{escape('a')}".encode()):
+    cut = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"
+    for body in (
+        b"",
+        b"<html/>",
+        b"{}",
+        b"<!DOCTYPE x><ListBucketResult/>",
+        b"<ListBucketResult/>",
+        cut,
+        cut[:9],
+    ):
         with pytest.raises(Unreadable):
             page_of(body)
 

@@ -82,7 +82,9 @@ def page_of(body: bytes) -> Page:
         raise Unreadable(f"a listing was asked for, and the answer is {_name(root)[:40]!r}")
     told = {_name(each): each.text or "" for each in root}
     quoted = told.get("EncodingType") == "url"
-    more = (told.get("IsTruncated") == "true" and told.get("NextContinuationToken")) or None
+    more = told.get("NextContinuationToken") if told.get("IsTruncated") == "true" else None
+    if told.get("IsTruncated") not in ("true", "false") or (told["IsTruncated"] == "true" and not more):
+        raise Unreadable("a listing doesn't say how it goes on")
     return Page(list(_found(root, quoted)), more)
 
 
