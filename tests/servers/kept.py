@@ -12,37 +12,51 @@ from pathlib import Path
 __all__ = ["Kept"]
 
 KEEPER = """
-import os, signal, subprocess, sys, threading
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=2, process_group=0)
+import os, shutil, signal, subprocess, sys, threading
+folder, *command = sys.argv[1:]
+child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, process_group=0)
 print(child.pid, flush=True)
 def until_let_go():
-    os.read(0, 1)
+    told = os.read(0, 1)
     os.killpg(child.pid, signal.SIGKILL)
-threading.Thread(target=until_let_go, daemon=True).start()
+    child.wait()
+    if folder and not told:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+keeping = threading.Thread(target=until_let_go, daemon=True)
+keeping.start()
 child.wait()
+if child.returncode == -signal.SIGKILL:
+    keeping.join(10)
 os._exit(0)
 """
-"""Runs a command until standard input says something or ends, as it does with the process that holds it."""
+"""Runs a command until standard input says something, or ends as it does with the process that holds it."""
 
 
 class Kept:
     """A program in a process group of its own, killed when this process ends at the latest.
 
-    What it writes is appended to the file ``log``.
+    What it writes is appended to the file ``log``. Where this process ends without having called ``kill``, the
+    folder ``remove`` goes with the program.
     """
 
     def __init__(
-        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        remove: Path | None = None,
     ) -> None:
         with log.open("ab") as output:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", KEEPER, *command],
+                [sys.executable, "-I", "-S", "-c", KEEPER, str(remove or ""), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,  # the terminal's Ctrl-C is for pytest, which ends it
             )
+        self._killed = False
         assert self._keeper.stdout is not None
         said = self._keeper.stdout.readline()
         if not said:
@@ -65,4 +79,6 @@ class Kept:
 
     def kill(self) -> None:
         """End it at once, as a crash would, and wait until it is gone. Idempotent."""
-        self._keeper.communicate()  # closes its standard input
+        if not self._killed:
+            self._killed = True
+            self._keeper.communicate(b"k")

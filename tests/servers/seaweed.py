@@ -177,7 +177,8 @@ class S3Server:
         return self._folder / "log"
 
     def _start(self) -> None:
-        self._running = Kept(self._command(), self._log, {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"})
+        one_volume = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # for each bucket, not seven
+        self._running = Kept(self._command(), self._log, one_volume, remove=self._folder)
         self._until(self._answers, "answers")
 
     def _until(self, condition: Callable[[], bool], hoped: str) -> None:
