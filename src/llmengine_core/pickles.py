@@ -60,6 +60,7 @@ def check_pickles(path: Path) -> None:
             NotImplementedError,
             RuntimeError,
             OverflowError,
+            Warning,
         ) as error:
             raise BadHeader(f"{path.name} is truncated or damaged: {error}") from None
     if strange := sorted(name for name in imports if not NAMES.fullmatch(name)):
