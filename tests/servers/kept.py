@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.e2e.procfs import until
+
 __all__ = ["Kept"]
 
 KEEPER = """
@@ -72,6 +74,8 @@ class Kept:
     def pause(self) -> None:
         """Stop it where it is: connections to it stay open, and nothing answers."""
         os.killpg(self.pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{self.pid}/stat")
+        until(lambda: stat.read_bytes().rpartition(b")")[2].split()[0] == b"T", 10, "it has stopped")
 
     def resume(self) -> None:
         """Have it go on after ``pause``."""
