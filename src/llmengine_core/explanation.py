@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from llmengine_core.errors import ResolutionError
+from llmengine_core.locations import shown
 from llmengine_core.types.plan import Candidate, CheckpointFacts, Plan, RuleResult, Verdict
 
 __all__ = ["explain", "resolution_error", "summarize"]
@@ -120,4 +121,4 @@ def _weights(checkpoint: CheckpointFacts) -> str:
         f"context of {checkpoint.context_length:,} tokens" if checkpoint.context_length is not None else None,
         f"trained on {checkpoint.base!r}" if checkpoint.base is not None else None,
     ]
-    return f"{checkpoint.path or checkpoint.url} ({', '.join(part for part in said if part)})"
+    return f"{checkpoint.path or shown(checkpoint.url)} ({', '.join(part for part in said if part)})"

@@ -14,6 +14,7 @@ from dataclasses import replace
 from llmengine_core.arguments.quantity import quantity_bytes
 from llmengine_core.cases import Asked, Case, runs_code
 from llmengine_core.hardware import infer
+from llmengine_core.locations import shown
 from llmengine_core.recipes import Conflict
 from llmengine_core.routes import FULL_PRECISION
 from llmengine_core.rules import NO_NEEDS, RULES
@@ -168,14 +169,14 @@ def _asked(spec: ModelSpec) -> dict[str, str]:
         asked["num_shards"] = str(spec.num_shards)
     for field in ("quantize", "checkpoint_path", "cpus", "memory", "storage", "gpus", "gpu_type"):
         if (value := getattr(spec, field)) is not None:
-            asked[field] = str(value)
+            asked[field] = shown(value) if field == "checkpoint_path" else str(value)
     return asked
 
 
 def _notes(case: Case, declarations: Declarations, best: Candidate) -> Iterator[str]:
     spec, info, checkpoint, host = case.spec, case.info, case.checkpoint, case.facts.host
     if checkpoint.path is None and checkpoint.url:
-        yield f"the weights are not on this machine yet; they are fetched from {checkpoint.url}"
+        yield f"the weights are not on this machine yet; they are fetched from {shown(checkpoint.url)}"
     yield from _adapter_notes(case.facts.adapter, spec.model)
     method = next((step.method for step in best.transforms if step.method), None)
     if checkpoint.quantization not in FULL_PRECISION and best.transforms:

@@ -9,7 +9,8 @@ from tests.servers.web import Web, redirect, web
 from tests.services.test_models import ECHO_WEIGHTS, complete, spec
 
 from llmengine_core.engine import Engine
-from llmengine_core.errors import BadRequestError
+from llmengine_core.errors import BadRequestError, ResolutionError
+from llmengine_core.explanation import explain
 from llmengine_core.settings import Settings
 from llmengine_core.testing import echo
 
@@ -33,6 +34,17 @@ async def test_m04_a_model_by_url_is_fetched_and_answers(engine: Engine, server:
     assert (await engine.models.wait("mine")).reason is None
     assert await complete(engine, "mine") == "a b"
     assert {each.path for each in server.asked} == {"/dir/echo.gguf?token=s/3cret"}
+
+
+async def test_m04_no_plan_tells_what_grants_access(engine: Engine, server: Web) -> None:
+    url = server.url("/dir/echo.gguf?token=s/3cret", "127.0.0.1")
+    plan = await engine.models.explain(spec(checkpoint_path=url))
+    assert any("fetched from" in note for note in plan.notes)
+    assert plan.asked["checkpoint_path"] == url.partition("?")[0]
+    assert "3cret" not in explain(plan) + "".join(plan.notes)
+    with pytest.raises(ResolutionError, match=r"dir/echo\.gguf") as refused:
+        await engine.models.create(spec(checkpoint_path=url, quantize="awq"))
+    assert "3cret" not in str(refused.value)
 
 
 async def test_m04_a_redirect_of_a_checkpoint_to_inside_is_refused(engine: Engine, server: Web) -> None:
