@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,25 @@ def test_a_bomb_is_left_when_it_shows(kind: str, tmp_path: Path, monkeypatch: py
     reason = refused(content, tmp_path / "in").reason
     assert "at most 100 times its size is believed" in reason
     assert sum(written) < len(content) * 100 + (8 << 20)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.zst"])
+def test_parts_of_nothing_are_no_archive(kind: str, tmp_path: Path) -> None:
+    content = packed({"a": b"x"})
+    nothing = b"\x50\x2a\x4d\x18\0\0\0\0" if kind == "tar.zst" else gzip.compress(b"")
+    inside = compressed(content[:512], kind) + nothing * 200_000 + compressed(content[512:], kind)
+    began = time.process_time()
+    assert "parts, which hold next to nothing" in refused(inside, tmp_path / "in").reason
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.zst"])
+def test_an_archive_may_be_compressed_in_parts(kind: str, tmp_path: Path) -> None:
+    files = {"a": os.urandom(3 << 20), "b": bytes(5 << 20)}
+    content = packed(files)
+    size = 64 << 10
+    inside = [compressed(content[at : at + size], kind) for at in range(0, len(content), size)]
+    assert unpacked(b"".join(inside) + bytes(3 << 20), tmp_path) == files
 
 
 def test_zeros_without_end_are_no_padding(tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ STEP = 1 << 20
 RATIO, RATIO_FROM = 100, 1 << 30
 """How many times its size an archive may become, once that is a gigabyte. Compressed weights come to 1.1 to 1.5
 times, zeros to 1,030 times (gzip) and far more (zstd)."""
+FED = 64 << 10
+"""Bytes that a part's decompressor gets first: what it gives back, where the part ends before, is copied."""
+PARTS_FROM, PART = 1000, 4 << 10
+"""Compressed parts that any archive may have, and the bytes that each of more must become on average. Programs that
+compress in parts make them of 64 KiB and more; parts of nothing take time, and no ratio shows them."""
 WINDOW_LOG = 27
 """zstd may look back 128 MiB, which is the memory that it takes; only `zstd --long=28` and more, or --ultra -22 on
 large files, write archives that need more."""
@@ -76,21 +81,31 @@ def opened_up(kind: str, read: Callable[[int], bytes]) -> Iterator[bytes]:
     if kind == "tar":
         yield from iter(lambda: read(STEP), b"")
         return
-    taken = given = 0
+    taken = given = parts = 0
 
-    def more() -> bytes:
+    def more() -> memoryview:
         nonlocal taken
         piece = read(STEP)
         taken += len(piece)
-        return piece
+        return memoryview(piece)
 
     rest = more()
     while rest:
-        part = _gzip() if kind == "tar.gz" else _zstd()
+        parts += 1
+        if parts > PARTS_FROM + given // PART:
+            raise BadArchive(
+                f"it is compressed in {parts:,} parts, which hold next to nothing", "pack it again"
+            )
+        part, window, at = _gzip() if kind == "tar.gz" else _zstd(), rest, 0
         while not part.eof:
-            if part.needs_input and not rest and not (rest := more()):
-                raise BadArchive("it is truncated: it ends within its compressed data")
-            piece, rest = _decompressed(part, rest), b""
+            start = at
+            if part.needs_input:
+                if at == len(window):
+                    window, start = more(), 0
+                    if not window:
+                        raise BadArchive("it is truncated: it ends within its compressed data")
+                at = min(start + (STEP if start or window is not rest else FED), len(window))
+            piece = _decompressed(part, window[start:at])
             given += len(piece)
             if given > max(RATIO_FROM, RATIO * taken):
                 raise BadArchive(
@@ -98,8 +113,8 @@ def opened_up(kind: str, read: Callable[[int], bytes]) -> Iterator[bytes]:
                     "is believed"
                 )
             yield piece
-        rest = part.unused_data or more()
-        while rest and not rest.strip(b"\0"):
+        rest = window[at - len(part.unused_data) :] or more()
+        while rest and not rest[0] and not bytes(rest).strip(b"\0"):
             rest = more()
 
 
@@ -113,7 +128,7 @@ class _Decompressor(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes, /, max_length: int) -> bytes: ...
+    def decompress(self, data: memoryview, /, max_length: int) -> bytes: ...
 
 
 class _gzip:  # noqa: N801 - stands where the other kind's class does
@@ -128,7 +143,7 @@ class _gzip:  # noqa: N801 - stands where the other kind's class does
     def unused_data(self) -> bytes:
         return self._stream.unused_data
 
-    def decompress(self, data: bytes, /, max_length: int) -> bytes:
+    def decompress(self, data: memoryview, /, max_length: int) -> bytes:
         found = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
         self.needs_input = len(found) < max_length
         return found
@@ -150,7 +165,7 @@ def _zstd_module() -> Any:
     return zstd
 
 
-def _decompressed(part: _Decompressor, data: bytes) -> bytes:
+def _decompressed(part: _Decompressor, data: memoryview) -> bytes:
     try:
         return part.decompress(data, STEP)
     except zlib.error as error:
