@@ -253,7 +253,7 @@ class Provisioner:
             if packed is None:
                 await self._cache.drop(self._cache.key_of(local))
 
-        name = _called(checkpoint).partition(".tar")[0] or "checkpoint"
+        name = _called(checkpoint).partition(".tar")[0].strip(".") or "checkpoint"  # "...tar" is no ".."
         return await self._cache.made(
             key, work, kind="unpacked", name=name, source=shown(checkpoint.url), make=unpack
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.archive_files import packed
 from tests.servers.web import Web, redirect, web
 from tests.services.test_models import ECHO_WEIGHTS, complete, spec
 
@@ -45,6 +46,16 @@ async def test_m04_no_plan_tells_what_grants_access(engine: Engine, server: Web)
     with pytest.raises(ResolutionError, match=r"dir/echo\.gguf") as refused:
         await engine.models.create(spec(checkpoint_path=url, quantize="awq"))
     assert "3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["...tar", "..tar", ".tar"])
+async def test_m04_an_archive_is_unpacked_whatever_it_is_called(
+    engine: Engine, server: Web, name: str
+) -> None:
+    server.files[f"/dir/{name}"] = packed({"m/echo.gguf": ECHO_WEIGHTS.read_bytes()})
+    await engine.models.create(spec(checkpoint_path=server.url(f"/dir/{name}", "127.0.0.1")))
+    assert (await engine.models.wait("mine")).reason is None
+    assert await complete(engine, "mine") == "a b"
 
 
 async def test_m04_a_redirect_of_a_checkpoint_to_inside_is_refused(engine: Engine, server: Web) -> None:
