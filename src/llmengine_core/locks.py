@@ -43,9 +43,11 @@ async def file_lock(
             ) from error
         yield
     finally:
-        if passing:
-            await in_thread(lock.remove)
-        lock.release()
+        try:
+            if passing:
+                await in_thread(lock.remove)
+        finally:  # whoever is cancelled meanwhile holds it no more
+            lock.release()
 
 
 @contextmanager

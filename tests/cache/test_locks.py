@@ -62,6 +62,37 @@ async def test_who_waits_is_told_and_keeps_no_thread(tmp_path: Path) -> None:
         await tasks[0]
 
 
+async def test_who_is_cancelled_while_it_lets_go_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "one"
+    going, go = threading.Event(), threading.Event()
+
+    def unlink(path: object) -> None:
+        going.set()
+        assert go.wait(60)
+        raise OSError
+
+    async def hold() -> None:
+        async with file_lock(path, passing=True):
+            pass
+
+    monkeypatch.setattr("llmengine_core.locks.os.unlink", unlink)
+    task = asyncio.ensure_future(hold())
+    await asyncio.to_thread(going.wait, 60)
+    task.cancel()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+
+    def attempt() -> bool:
+        with tried(path) as free:
+            return free
+
+    assert await asyncio.to_thread(attempt)
+
+
 async def test_it_is_tried_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "one"
 
