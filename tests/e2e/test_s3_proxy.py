@@ -99,10 +99,10 @@ def test_slowness_is_as_told(s3_server: S3Server, proxy: FaultProxy, client: Any
     proxy.plan = in_turn([Fault(delay=0.2), Fault(rate=2 * MIB)])
     began = time.monotonic()
     client.put_object(Bucket=bucket, Key="slow", Body=b"x")
-    assert time.monotonic() - began >= 0.2
+    assert time.monotonic() - began >= 0.19
     began = time.monotonic()
     client.put_object(Bucket=bucket, Key="slow", Body=b"x" * MIB)
-    assert time.monotonic() - began >= 0.5
+    assert time.monotonic() - began >= 0.4
     assert not proxy.harmed
 
 
