@@ -220,6 +220,37 @@ def test_what_is_derived_beyond_the_bound_is_kept_with_a_note(
     cache.close()
 
 
+def test_what_is_fetched_at_once_beyond_the_bound_is_kept_with_a_note(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each had room when it began; what nobody uses goes once they end, and what they use is told of."""
+    cache = WeightsCache(tmp_path, size=10_000)
+    unused = fetch(Source({"m.gguf": b"u" * 1000}), cache)
+    cache.close()
+    both = asyncio.Barrier(2)
+
+    class Together(Broken):
+        async def get(
+            self, key: str, *, start: int = 0, stop: int | None = None
+        ) -> AsyncGenerator[bytes, None]:
+            await both.wait()
+            async for piece in super().get(key, start=start, stop=stop):
+                yield piece
+
+    async def one(source: Source) -> Weights:
+        storage = Together(source.url, [], [], lambda: None)
+        work = Work("mine", lambda _: None)
+        return await cache.fetched(await source.facts(), work, storage=lambda _: storage, look=nobody_looks)
+
+    async def work() -> list[Weights]:
+        return await asyncio.gather(*(one(Source({"m.gguf": each * 6000})) for each in (b"a", b"b")))
+
+    assert all(weights.path.exists() for weights in asyncio.run(work()))
+    assert not unused.path.exists()
+    assert "take 12000 bytes, and weights_size allows 10000: all of them are in use" in caplog.text
+    cache.close()
+
+
 def test_what_an_engine_needs_no_more_goes_after_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

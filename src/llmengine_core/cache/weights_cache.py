@@ -114,7 +114,7 @@ class WeightsCache:
             content = layout.making / asked.key / "content"
             fetch = Fetch(layout, self.stamps, asked, storage, content, tell)
             files = await fetch.run(asked.files)
-            return await in_thread(
+            entry = await in_thread(
                 lambda _: self.entries.publish(
                     asked.key,
                     Record(
@@ -127,6 +127,8 @@ class WeightsCache:
                     ),
                 )
             )
+            await in_thread(lambda _: self._keep_bound(work))  # others may have fetched meanwhile
+            return entry
 
     async def _mend(
         self, entry: Entry, wrong: list[StoredFile], asked: Asked, storage: Storage, work: Work
