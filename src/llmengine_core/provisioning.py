@@ -38,6 +38,8 @@ __all__ = ["Provisioner", "run_transform"]
 
 ROOM_LEFT = 16 << 20
 """Bytes; a disk that has fewer is what made work on it fail."""
+PICKLED = ("pytorch", "adapter")
+"""Formats of which files may be programs, which shows only where they lie as a whole."""
 
 
 class Provisioner:
@@ -326,7 +328,9 @@ async def run_transform(
 
 def _is_uncertain(checkpoint: CheckpointFacts) -> bool:
     """Whether weights may be others than their facts say: nobody has looked at all of what they were told from."""
-    return checkpoint.archive is not None or (checkpoint.path is None and not checkpoint.files)
+    if checkpoint.path is None and checkpoint.archive is None:
+        return not checkpoint.files or checkpoint.format in PICKLED
+    return checkpoint.archive is not None
 
 
 def _nature(checkpoint: CheckpointFacts) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import tarfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from tests import motor
 from tests.cache.sources import content_of, sha256
 from tests.checkpoint_files import small_gguf
+from tests.e2e.torch_checkpoints import pickled
 from tests.motor import RUNS, put_environment
+from tests.test_pickles import pickled_as, zipped
 
 import llmengine_core.testing
 from llmengine_core.cache import Layout, take_stock
@@ -23,6 +26,7 @@ from llmengine_core.engine import Engine
 from llmengine_core.errors import BadRequestError, LLMEngineError, ServerError
 from llmengine_core.inspection import inspect
 from llmengine_core.interfaces.storage import OnBytes
+from llmengine_core.looks import look
 from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
 from llmengine_core.resolution import resolve
@@ -34,6 +38,7 @@ from llmengine_core.types.launch import Deployment
 from llmengine_core.types.models import ModelSpec
 from llmengine_core.types.plan import CheckpointFacts, Plan
 from llmengine_core.types.progress import Progress
+from llmengine_core.urls import UrlPolicy
 
 pytestmark = pytest.mark.anyio
 
@@ -243,6 +248,38 @@ async def test_what_an_archive_turns_out_to_hold_decides(bench: Bench, tmp_path:
     )
     with pytest.raises(LLMEngineError, match="llama"):
         await bench.prepare(spec, strange)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "adapter_model.bin"])
+async def test_m04_fetched_pytorch_files_are_told_from_programs(
+    bench: Bench, tmp_path: Path, name: str
+) -> None:
+    canary = tmp_path / "canary"
+    settings = {"config.json": b'{"model_type": "llama"}'}
+    if name.startswith("adapter"):
+        settings = {"adapter_config.json": b"{}"}
+    spec = bench.spec("sound.gguf")
+    await bench.put({"sound.gguf": ECHO})
+    plan = await bench.plan(spec)
+
+    async def weights(folder: str, content: bytes) -> str:
+        files = {name: content, **settings}
+        await bench.put({f"{folder}/{each}": written for each, written in files.items()})
+        facts = await look(f"{bench.bucket}/{folder}", bench.registry, UrlPolicy())
+        assert (facts.path, facts.problem) == (None, None), "of the first bytes nothing can be told"
+        if facts.format == "adapter":
+            adapter = await bench.provisioner.adapter(spec, replace(plan, adapter=facts))
+            return adapter.path if adapter else ""
+        return (await bench.prepare(spec, replace(plan, checkpoint=facts))).weights
+
+    with pytest.raises(
+        BadRequestError, match=rf"{name} holds more than weights: .*os\.mkdir.*as safetensors"
+    ):
+        await weights("program", pickled(canary))
+    assert not canary.exists()
+    sound = zipped(pickled_as(OrderedDict(), 2))
+    kept = Path(await weights("sound", sound), name)
+    assert await asyncio.to_thread(kept.read_bytes) == sound
 
 
 async def test_an_archive_that_is_damaged_leaves_nothing(bench: Bench) -> None:
