@@ -14,8 +14,9 @@ from tests.e2e.program import Program
 from llmengine_core import home as home_engine
 
 if TYPE_CHECKING:
-    from llmengine_s3.storage import S3Storage
     from tests.servers.seaweed import Identity, S3Server
+
+    from llmengine_s3.storage import S3Storage
 
 
 @pytest.fixture
@@ -50,8 +51,9 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def opened(s3_server: S3Server) -> Iterator[Callable[..., S3Storage]]:
     """Opens S3 storages in this process, as one of the server's identities and by none of the machine's settings."""
-    from llmengine_s3.storage import S3Storage
     from tests.servers.seaweed import ADMIN
+
+    from llmengine_s3.storage import S3Storage
 
     with pytest.MonkeyPatch.context() as patch:
 
