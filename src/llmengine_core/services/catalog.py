@@ -94,9 +94,10 @@ class Catalog:
             after = rows[-1].key
 
     async def missing(self, name: str, caller: str) -> NotFoundError:
-        """The error for a name that the caller can't find, with what may have been meant."""
+        """The error for a name that the caller can't find, with what may have been meant: what is here comes first."""
         stored = [record.spec.name for record in await self._stored() if record.visible_to(caller)]
-        names = [*stored, *sorted(self._registry.models)]
+        here = await cards_here(self._registry, self._settings)
+        names = list(dict.fromkeys([*stored, *sorted(here), *sorted(self._registry.models)]))
         close = [each for each in names if name.lower() in each.lower()][:3]
         close = close or difflib.get_close_matches(name[:64], names, n=3)
         hint = "`llmengine models list` shows what there is"
