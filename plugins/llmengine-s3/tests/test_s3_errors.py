@@ -289,3 +289,24 @@ def test_the_bounds_are_those_that_the_readme_names() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert f"{client.TRIES} tries" in readme
     assert f"{line.STALL:g} s" in readme
+
+
+@pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked\r\n\r\n7\r\n", "Connection: close\r\n\r\n"])
+async def test_a_content_of_unknown_size_is_not_taken_for_whole(
+    framing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f'HTTP/1.1 200 OK\r\nETag: "x"\r\n{framing}some of\r\n'.encode())
+        await writer.drain()
+        writer.close()
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+        async def read(storage: S3Storage) -> bytes:
+            return b"".join([piece async for piece in storage.get("k")])
+
+        assert "doesn't say how large the object is" in await told("s3://bucket/folder", read)

@@ -61,7 +61,11 @@ async def pieces(client: Client, key: str, start: int, stop: int | None) -> Asyn
 def _bounds(line: Line, *, ranged: bool) -> tuple[int, int]:
     """Where the content that comes begins and ends."""
     if not ranged:
-        return 0, int(line.headers.get("content-length", "0"))
+        if "content-length" not in line.headers:
+            raise StorageError(
+                "the server doesn't say how large the object is, so that a break could not be told; use one that does"
+            )
+        return 0, int(line.headers["content-length"])
     found = _RANGE.fullmatch(line.headers.get("content-range", ""))
     if line.status != 206 or found is None:
         raise StorageError(
