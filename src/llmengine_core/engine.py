@@ -20,7 +20,7 @@ from llmengine_core.provisioning import Provisioner
 from llmengine_core.registry import Registry
 from llmengine_core.services.catalog import Catalog
 from llmengine_core.services.completions import Completions
-from llmengine_core.services.files import Files
+from llmengine_core.services.files import FOLDER, Files
 from llmengine_core.services.models import Models
 from llmengine_core.services.serving import Serving
 from llmengine_core.services.storing import storage_errors, store_errors
@@ -105,7 +105,8 @@ class Engine:
         self._serving = Serving(settings, self.registry, catalog, provisioner, deployments)
         self._resources.push_async_callback(self._serving.aclose)
         open_storage = partial(self._open_storage, field="checkpoint_path")
-        self.models = Models(catalog, self._serving, self._policy, open_storage)
+        uploads = f"{settings.effective_storage_url.rstrip('/')}/{FOLDER}"
+        self.models = Models(catalog, self._serving, self._policy, open_storage, uploads=uploads)
         self.files = Files(store, storage, on_progress=self._on_progress)
         observers = [self.registry.load(info) for info in self.registry.observers.values()]
         self.completions = Completions(self._serving, self.registry, observers)

@@ -158,3 +158,52 @@ async def test_m12_weights_that_are_gone_are_named(engine: Engine, tmp_path: Pat
     for name in ("here", "there"):
         with pytest.raises(ServerError, match=r"model\.gguf any more"):
             await engine.models.download(name)
+
+
+async def uploaded(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+@pytest.mark.parametrize("storage", ["here", "signing://files/objects"])
+async def test_m09_files_of_other_callers_are_nobodys_weights(
+    settings: Settings, tmp_path: Path, storage: str
+) -> None:
+    """Neither is a model served from the folder of all uploads, nor are they given with what lies around them."""
+    root = (tmp_path / "all").as_uri() if storage == "here" else storage
+    weights = await asyncio.to_thread(ECHO_WEIGHTS.read_bytes)
+    async with Engine(
+        settings.model_copy(update={"storage_url": f"{root}/own"}), plugins=[echo, memory, signing]
+    ) as engine:
+        await engine.files.upload(uploaded(b"rows"), filename="rows.csv", caller="bob")
+        mine = await engine.files.upload(uploaded(weights), filename="echo.gguf", caller="eve")
+        inside = [f"{root}/own/files", f"{root}/own/%66iles/", f"{root}/own/files/{mine.id}"]
+        if storage == "here":
+            (tmp_path / "elsewhere").symlink_to(tmp_path / "all" / "own" / "files")
+            inside += [str(tmp_path / "all/own/files"), str(tmp_path / "elsewhere")]
+        for url in inside:
+            with pytest.raises(
+                BadRequestError, match=r"checkpoint_path=.* is where the files of all callers lie"
+            ):
+                await engine.models.create(spec(checkpoint_path=url), caller="eve")
+        beside = f"{root}/own/weights"
+        await SigningStorage(beside).put("echo.gguf", weights)
+        if storage == "here":
+            beside = str(ECHO_WEIGHTS)
+        await engine.models.create(spec(checkpoint_path=beside), caller="eve")
+        assert await engine.models.download("mine", caller="eve")
+        with pytest.raises(BadRequestError, match="is where the files of all callers lie"):
+            await engine.models.update("mine", {"checkpoint_path": inside[0]}, caller="eve")
+
+
+async def test_m09_what_lies_around_other_callers_files_is_not_given(
+    settings: Settings, tmp_path: Path
+) -> None:
+    around = tmp_path / "all"
+    around.mkdir()
+    (around / "echo.gguf").symlink_to(ECHO_WEIGHTS)
+    own = settings.model_copy(update={"storage_url": (around / "own").as_uri()})
+    async with Engine(own, plugins=[echo]) as engine:
+        await engine.files.upload(uploaded(b"rows"), filename="rows.csv", caller="bob")
+        await engine.models.create(spec(checkpoint_path=str(around)), caller="eve")
+        with pytest.raises(BadRequestError, match="beside the files of all callers"):
+            await engine.models.download("mine", caller="eve")

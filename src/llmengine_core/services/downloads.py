@@ -15,7 +15,7 @@ from llmengine_core.interfaces.storage import ObjectMissing, Storage, StorageErr
 from llmengine_core.looks import HERE, scheme_of, shown, split_location
 from llmengine_core.services.storing import storage_errors
 
-__all__ = ["OpenStorage", "download_urls"]
+__all__ = ["OpenStorage", "download_urls", "lies_in"]
 
 SECONDS = 3600.0
 """How long a URL that grants access does so."""
@@ -23,6 +23,25 @@ MOST_FILES = 10_000
 
 OpenStorage: TypeAlias = Callable[[str], Storage]
 """Opens a storage at a URL; blocks."""
+
+
+def lies_in(location: str, folder: str) -> bool:
+    """Whether a path or URL is that of a folder, or of something below it. Blocks."""
+    above = _steps(folder)
+    return _steps(location)[: len(above)] == above
+
+
+def _steps(location: str) -> tuple[str, ...]:
+    """What leads to a location, name by name; itself where nothing does."""
+    scheme = scheme_of(location)
+    try:
+        if scheme in (None, "file"):
+            path = Path(location if scheme is None else unquote(urlsplit(location).path))
+            return path.expanduser().resolve().parts
+        parts = urlsplit(location)
+    except (ValueError, RuntimeError, OSError):
+        return (location,)
+    return (parts.scheme, parts.netloc, *(each for each in unquote(parts.path).split("/") if each))
 
 
 async def download_urls(location: str, path: str | None, open_storage: OpenStorage) -> dict[str, str]:

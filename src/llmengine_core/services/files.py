@@ -18,7 +18,10 @@ from llmengine_core.services.storing import could_be_a_key, storage_errors, stor
 from llmengine_core.types.objects import FileRecord, FileStatus
 from llmengine_core.types.progress import OnProgress, Progress
 
-__all__ = ["Files"]
+__all__ = ["FOLDER", "Files"]
+
+FOLDER = "files"
+"""Where the content of all files lies in the storage."""
 
 CLEANING_SECONDS = 10.0
 """How long an upload that broke off may take to remove what it left."""
@@ -62,7 +65,7 @@ class Files:
             size=0,
             owner=caller,
             created_at=self._clock(),
-            object_key=f"files/{file_id}",
+            object_key=f"{FOLDER}/{file_id}",
         )
         arrival = Arrival(self._store, record, lease=self._lease, clock=self._clock)
         try:

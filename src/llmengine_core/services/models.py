@@ -12,9 +12,10 @@ from typing import Any
 from llmengine_core.arguments.checks import one_of
 from llmengine_core.arguments.model import DOWNLOAD_FORMATS, merge_model
 from llmengine_core.errors import BadRequestError
+from llmengine_core.locations import shown
 from llmengine_core.records import from_json, to_json
 from llmengine_core.services.catalog import Catalog
-from llmengine_core.services.downloads import OpenStorage, download_urls
+from llmengine_core.services.downloads import OpenStorage, download_urls, lies_in
 from llmengine_core.services.serving import Serving
 from llmengine_core.types.models import ModelRecord, ModelSpec, ModelStatus
 from llmengine_core.types.plan import Plan
@@ -27,12 +28,20 @@ class Models:
     """``engine.models``."""
 
     def __init__(
-        self, catalog: Catalog, serving: Serving, policy: UrlPolicy, open_storage: OpenStorage
+        self,
+        catalog: Catalog,
+        serving: Serving,
+        policy: UrlPolicy,
+        open_storage: OpenStorage,
+        *,
+        uploads: str,
     ) -> None:
+        """``uploads`` is the URL of the folder with all callers' files, which are nobody's weights."""
         self._catalog = catalog
         self._serving = serving
         self._policy = policy
         self._open_storage = open_storage
+        self._uploads = uploads
 
     async def explain(self, spec: ModelSpec) -> Plan:
         """How a spec would be resolved, and why; nothing is changed."""
@@ -45,7 +54,7 @@ class Models:
         """
         if self._catalog.is_base(spec.name):
             raise BadRequestError(f"name={spec.name!r} is a base model's; choose another")
-        self._check_callback(spec)
+        await self._check(spec)
         plan = await self._catalog.resolved(spec)
         record = await self._catalog.add(
             ModelRecord(
@@ -83,7 +92,7 @@ class Models:
         """Note a change of a model to be carried out; None where the model is no longer what it was."""
         base = record.spec if record.pending is None else from_json(ModelSpec, record.pending["spec"])
         spec = merge_model(base, changes)
-        self._check_callback(spec)
+        await self._check(spec)
         pending = {"spec": to_json(spec), "plan": to_json(await self._catalog.resolved(spec))}
 
         def noted(now: ModelRecord) -> ModelRecord | None:
@@ -126,10 +135,24 @@ class Models:
                 f"the model {name!r} is served from the weights of the base model {record.spec.model!r}, which are "
                 "nobody's to give; files can be had of models that were created with a checkpoint_path"
             )
+        if await asyncio.to_thread(lies_in, self._uploads, location):
+            raise BadRequestError(
+                f"the weights of {name!r} lie at {shown(location)}, beside the files of all callers, which are their "
+                "owners' only; have them in a folder of their own"
+            )
         return await download_urls(location, (plan.adapter or plan.checkpoint).path, self._open_storage)
 
-    def _check_callback(self, spec: ModelSpec) -> None:
-        """Refuse a callback to where none is sent; what its host's name leads to is asked when it is."""
+    async def _check(self, spec: ModelSpec) -> None:
+        """Refuse callers' files as weights, and a callback to where none is sent.
+
+        What the name of a callback's host leads to is asked when it is sent.
+        """
+        location = spec.checkpoint_path
+        if location is not None and await asyncio.to_thread(lies_in, location, self._uploads):
+            raise BadRequestError(
+                f"checkpoint_path={shown(location)!r} is where the files of all callers lie, which are their owners' "
+                "only; put weights into a folder of their own"
+            )
         if spec.default_callback_url is not None:
             self._policy.check(spec.default_callback_url, field="default_callback_url")
 
