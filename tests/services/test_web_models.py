@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,7 @@ from tests.services.test_models import ECHO_WEIGHTS, complete, spec
 from llmengine_core.engine import Engine
 from llmengine_core.errors import BadRequestError, ResolutionError
 from llmengine_core.explanation import explain
+from llmengine_core.records import to_json
 from llmengine_core.settings import Settings
 from llmengine_core.testing import echo
 
@@ -46,6 +48,21 @@ async def test_m04_no_plan_tells_what_grants_access(engine: Engine, server: Web)
     with pytest.raises(ResolutionError, match=r"dir/echo\.gguf") as refused:
         await engine.models.create(spec(checkpoint_path=url, quantize="awq"))
     assert "3cret" not in str(refused.value)
+
+
+async def test_m09_what_grants_access_is_shown_to_a_models_owner_only(engine: Engine, server: Web) -> None:
+    url = server.url("/dir/echo.gguf?token=s/3cret", "127.0.0.1")
+    hook = "https://93.184.216.34/hook?key=s/3cret"
+    mine = spec(checkpoint_path=url, default_callback_url=hook)
+    await engine.models.create(mine, caller="me")
+    own = await engine.models.wait("mine", caller="me")
+    assert (own.spec.checkpoint_path, own.plan.checkpoint.url) == (url, url)
+    await engine.models.update("mine", {"labels": {"a": "b"}}, caller="me")
+    others = [await engine.models.get("mine", caller="you"), *await engine.models.list(caller="you")]
+    assert any(each.spec.name == "mine" and each.spec.default_callback_url for each in others[1:])
+    assert "3cret" not in json.dumps([to_json(each) for each in others])
+    assert others[0].spec.checkpoint_path == url.partition("?")[0]
+    assert (await engine.models.get("mine", caller="me")).spec.checkpoint_path == url
 
 
 @pytest.mark.parametrize("name", ["...tar", "..tar", ".tar"])

@@ -70,12 +70,15 @@ class Models:
         return record
 
     async def get(self, name: str, *, caller: str = "root") -> ModelRecord:
-        """A model that the caller may see; raises ``NotFoundError``."""
-        return await self._catalog.get(name, caller)
+        """A model that the caller may see; raises ``NotFoundError``.
+
+        Others than its owner see its URLs without what may be secret in them.
+        """
+        return _seen_by(caller, await self._catalog.get(name, caller))
 
     async def list(self, *, caller: str = "root") -> list[ModelRecord]:
         """Every model that the caller may see: base models that can be served here, then the others by name."""
-        return await self._catalog.all(caller)
+        return [_seen_by(caller, record) for record in await self._catalog.all(caller)]
 
     async def update(self, name: str, changes: Mapping[str, Any], *, caller: str = "root") -> ModelRecord:
         """Change a model; the old one serves until the new one stands.
@@ -170,3 +173,24 @@ class Models:
         if record.owner != caller:
             raise BadRequestError(f"the model {name!r} belongs to another caller; only its owner may {right}")
         return record
+
+
+def _seen_by(caller: str, record: ModelRecord) -> ModelRecord:
+    """A model as a caller may see it: what grants access to its weights or callbacks is its owner's only."""
+    if record.builtin or record.owner == caller:
+        return record
+    spec, plan = record.spec, record.plan
+    return replace(
+        record,
+        spec=replace(
+            spec,
+            checkpoint_path=spec.checkpoint_path and shown(spec.checkpoint_path),
+            default_callback_url=spec.default_callback_url and shown(spec.default_callback_url),
+        ),
+        plan=replace(
+            plan,
+            checkpoint=replace(plan.checkpoint, url=shown(plan.checkpoint.url)),
+            adapter=plan.adapter and replace(plan.adapter, url=shown(plan.adapter.url)),
+        ),
+        pending=None,
+    )
