@@ -10,7 +10,7 @@ from tests.archive_files import compressed, packed
 from tests.checkpoint_files import safetensors, small_gguf
 from tests.servers.web import Web, web
 
-from llmengine_core.looks import Absent, look
+from llmengine_core.looks import Absent, look, shown
 from llmengine_core.registry import Registry
 from llmengine_core.types.plan import CheckpointFacts, CheckpointFile
 from llmengine_core.urls import UrlPolicy
@@ -54,6 +54,14 @@ async def test_m04_a_file_behind_a_signed_url(server: Web) -> None:
     assert broken.problem
     assert "truncated" in broken.problem.message
     assert "sig" not in broken.problem.message
+
+
+async def test_m04_a_scheme_is_one_however_it_is_written(server: Web) -> None:
+    server.files["/dir/model.gguf"] = small_gguf()
+    written = f"HTTP{server.url('/dir/model.gguf?sig=3cret').removeprefix('http')}"
+    facts = await look(written, Registry.build(sources=[]), HERE)
+    assert (facts.format, facts.problem) == ("gguf", None)
+    assert "3cret" not in shown(written)
 
 
 async def test_m04_of_an_archive_only_its_headers_are_taken(server: Web) -> None:

@@ -9,7 +9,7 @@ from llmengine_core.urls import shown_url
 
 __all__ = ["HERE", "WEB", "Absent", "Unreachable", "scheme_of", "shown", "split_location"]
 
-URL = re.compile(r"([a-z][a-z0-9+.-]*)://.*|(file):.*", re.DOTALL)
+URL = re.compile(r"([a-z][a-z0-9+.-]*)://.*|(file):.*", re.DOTALL | re.IGNORECASE)
 HERE = ("file", "package")
 """Schemes of what is on this machine."""
 WEB = ("http", "https")
@@ -29,9 +29,9 @@ class Unreachable(Absent):
 
 
 def scheme_of(location: str) -> str | None:
-    """The scheme of a URL; None for a path."""
+    """The scheme of a URL, in lower case; None for a path."""
     found = URL.fullmatch(location)
-    return (found[1] or found[2]) if found else None
+    return (found[1] or found[2]).lower() if found else None
 
 
 def split_location(url: str) -> tuple[str, str]:
