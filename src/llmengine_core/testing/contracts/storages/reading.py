@@ -62,14 +62,7 @@ class ReadingLaws(StorageGround):
             for each in found:
                 head = await storage.head(each.key)
                 assert alike(each, head), f"list describes it as {each}, head as {head}"
-            for prefix, after in (
-                ("a", None),
-                ("a/", None),
-                ("a/c", None),
-                ("", "a/b"),
-                ("c d/", "c d/e%"),
-                ("x", None),
-            ):
+            for prefix, after in BOUNDS:
                 names = [each.key for each in await listed(storage, prefix, after)]
                 due = [
                     key for key in keys if key.startswith(prefix) and key.encode() > (after or "").encode()
