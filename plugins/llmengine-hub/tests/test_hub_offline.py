@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from hub_uses import bring, content, listed
 from tests.servers.hub import Hub
 
 from llmengine_core.interfaces.storage import StorageError
+from llmengine_core.urls import UrlPolicy
 from llmengine_hub.storage import HubStorage
 
 Open = Callable[[str], HubStorage]
@@ -54,6 +56,38 @@ async def test_the_cache_answers(
         await listed(opened("hf://org/other"))
     if away not in ("unreachable", "broken"):
         assert len(server.asked) == asked
+
+
+async def test_a_branch_whose_commit_was_fetched_is_found_without_the_hub(
+    server: Hub, opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put("org/name", FILES)
+    branch = opened("hf://org/name")
+    settled = await branch.settled()
+    assert settled is not None
+    assert not (cache / "models--org--name").exists()  # it was only looked at
+    known_still = HubStorage(settled, policy=UrlPolicy(("127.0.0.1",)))
+    folder = await bring(known_still, WANTED)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert await opened("hf://org/name").is_here()
+    assert await bring(opened("hf://org/name"), WANTED) == folder
+
+
+@pytest.mark.parametrize("number", [socket.EAI_NONAME, socket.EAI_AGAIN])
+async def test_a_machine_on_which_nobody_knows_the_hubs_name_is_offline(
+    server: Hub, opened: Open, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def lookup(host: str) -> list[str]:
+        raise socket.gaierror(number, "the resolver's words")
+
+    server.put("org/name", FILES)
+    monkeypatch.setenv("HF_ENDPOINT", server.url.replace("127.0.0.1", "localhost"))
+    folder = await bring(opened("hf://org/name"), WANTED)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    away = UrlPolicy(lookup=lookup)
+    assert await bring(HubStorage("hf://org/name", policy=away), WANTED) == folder
+    with pytest.raises(StorageError, match=r"the resolver's words.* network.*Run `hf download org/other`"):
+        await listed(HubStorage("hf://org/other", policy=away))
 
 
 async def test_weights_that_are_there_in_part_are_listed_whole(

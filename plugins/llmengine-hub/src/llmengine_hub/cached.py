@@ -64,8 +64,8 @@ class Cached:
         listed = self.listing(commit)
         return {file.key: file for file in self._lying(commit)} if listed is None else listed
 
-    def keep(self, commit: str, revision: str, files: Iterable[File]) -> None:
-        """Keep a commit's listing, and which one a revision is, for times without the hub."""
+    def keep(self, commit: str, revisions: Iterable[str], files: Iterable[File]) -> None:
+        """Keep a commit's listing, and which revisions are this commit, for times without the hub."""
         entries = {
             file.key: {"size": file.size, "blob_id": file.oid}
             | ({} if file.sha256 is None else {"lfs_sha256": file.sha256, "lfs_size": file.size})
@@ -73,8 +73,9 @@ class Cached:
         }
         written = json.dumps({"format_version": 1, "files": entries}, indent=1)
         _write(self.folder / OURS / "trees" / f"{commit}.json", written)
-        if revision != commit:
-            _write(self.folder / "refs" / revision, commit)
+        for revision in revisions:
+            if not COMMIT.fullmatch(revision):
+                _write(self.folder / "refs" / revision, commit)
 
     def path(self, commit: str, file: File) -> Path | None:
         """Where a file lies; None where it doesn't."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from llmengine_core.errors import BadRequestError
+from llmengine_core.errors import BadRequestError, ServerError
 from llmengine_core.urls import Address, UrlPolicy, shown_url
 
 __all__ = ["HubPolicy", "origin"]
@@ -44,9 +45,22 @@ class HubPolicy(UrlPolicy):
         return parts
 
     async def resolve(self, url: str, *, field: str = "the URL") -> list[tuple[Address, int]]:
-        """As for any URL; the hub's own may be private."""
+        """As for any URL; the hub's own may be private.
+
+        Its name isn't a caller's to mend: where there is no network, some resolvers say that there is no such name. So
+        that is a ``ServerError`` here, as where nobody answers.
+        """
         if self._is_own(url):
-            return await self._own.resolve(url, field=field)
+            try:
+                return await self._own.resolve(url, field=field)
+            except BadRequestError as error:
+                if not isinstance(error.__cause__, socket.gaierror):
+                    raise
+                raise ServerError(
+                    f"{origin(url)[1]} has no address here ({error.__cause__.strerror}); look at this machine's "
+                    "network and DNS, or correct HF_ENDPOINT",
+                    status_code=503,
+                ) from error
         return await super().resolve(url, field=field)
 
     def _is_own(self, url: str) -> bool:

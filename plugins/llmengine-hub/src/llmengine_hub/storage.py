@@ -112,6 +112,7 @@ class HubStorage(Storage):
         hub = await _environment()
         cached = Cached(hub, self._repository)
         folder = cached.snapshot(pinned.commit) / self._prefix
+        revisions = {self._repository.revision, *self._known_as(hub, pinned.commit)}
         missing, unchecked = await asyncio.to_thread(_looked_at, cached, pinned.commit, files)
         if missing and pinned.away is not None:
             raise not_here(hub, self._repository, pinned.away, missing)
@@ -121,9 +122,7 @@ class HubStorage(Storage):
             await download(hub, self._policy, order, lambda done: on_progress(min(done, total), total))
         if pinned.away is None:
             with suppress(OSError):  # of a cache that is only for reading: it is complete
-                await asyncio.to_thread(
-                    cached.keep, pinned.commit, self._repository.revision, pinned.files.values()
-                )
+                await asyncio.to_thread(cached.keep, pinned.commit, revisions, pinned.files.values())
         on_progress(total, total)
         return folder
 
@@ -194,6 +193,15 @@ class HubStorage(Storage):
         for revision in (self._repository.revision, commit):
             _known[hub.endpoint, self._repository.name, revision, hub.token] = time.monotonic(), pinned
         return pinned
+
+    def _known_as(self, hub: HubEnvironment, commit: str) -> Sequence[str]:
+        """The revisions that were just found to be a commit: who looks at a branch then fetches its commit."""
+        asked = (hub.endpoint, self._repository.name)
+        return [
+            key[2]
+            for key, (when, pinned) in _known.items()
+            if key[:2] == asked and pinned.commit == commit and time.monotonic() - when < KNOWN_SECONDS
+        ]
 
     async def _ask(self, hub: HubEnvironment, cached: Cached) -> tuple[str, dict[str, File]]:
         """The commit that the revision is, and its files."""
