@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -17,9 +18,11 @@ from tests.cache.sources import Broken, Fault, Source, content_of, nobody_looks
 
 from llmengine_core.cache import Weights, WeightsCache, Work, make_room, take_stock
 from llmengine_core.cache.inventory import STALE_SECONDS
+from llmengine_core.cache.records import Record
 from llmengine_core.cache.weights_cache import IDLE_SECONDS
 from llmengine_core.errors import ServerError
 from llmengine_core.interfaces.storage import StorageError
+from llmengine_core.locks import held
 from llmengine_core.types.plan import CheckpointFacts
 from llmengine_core.types.progress import OnProgress
 
@@ -248,6 +251,22 @@ def test_what_is_fetched_at_once_beyond_the_bound_is_kept_with_a_note(
     assert all(weights.path.exists() for weights in asyncio.run(work()))
     assert not unused.path.exists()
     assert "take 12000 bytes, and weights_size allows 10000: all of them are in use" in caplog.text
+    cache.close()
+
+
+def test_nobody_looks_for_room_while_an_entry_gets_its_place(tmp_path: Path) -> None:
+    """Else its links would be seen neither where it was made nor where it is kept, and its files be removed."""
+    cache = WeightsCache(tmp_path, size=10_000)
+    (cache.layout.making / "key" / "content").mkdir(parents=True)
+    record = Record(kind="fetched", name="m", source="s", files=(), made_at=0.0)
+    work = threading.Thread(target=lambda: cache.entries.publish("key", record))
+    with held(cache.layout.index):
+        work.start()
+        work.join(1)
+        assert (cache.layout.making / "key").exists()
+        assert not (cache.layout.entries / "key").exists()
+    work.join(60)
+    assert (cache.layout.entries / "key").exists()
     cache.close()
 
 

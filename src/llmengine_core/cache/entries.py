@@ -16,6 +16,7 @@ from pathlib import Path
 from llmengine_core.cache.layout import Layout, remove, sync
 from llmengine_core.cache.records import Record, StoredFile, read_record, write_record
 from llmengine_core.cache.stamps import Stamps
+from llmengine_core.locks import held as index_held
 
 __all__ = ["Entries", "Entry", "away", "files_in"]
 
@@ -90,7 +91,10 @@ class Entries:
             fcntl.flock(held, fcntl.LOCK_SH)
             self.discard(key)
             layout.entries.mkdir(parents=True, exist_ok=True)
-            os.rename(making, layout.entries / key)
+            with index_held(
+                layout.index
+            ):  # who looks for blobs that nothing links to sees its links here or there
+                os.rename(making, layout.entries / key)
             sync(layout.entries)
         except BaseException:
             os.close(held)
