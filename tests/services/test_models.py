@@ -56,6 +56,23 @@ async def test_m01_what_was_created_can_be_completed_with(engine: Engine) -> Non
     assert await complete(engine, "mine") == "a b"
 
 
+async def test_a_wait_ends_where_what_came_of_it_cant_be_noted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.models.create(spec())
+    change, full = engine.models._catalog.change, ServerError("the disk is full")
+
+    async def refuse(*arguments: object) -> None:
+        raise full
+
+    monkeypatch.setattr(engine.models._catalog, "change", refuse)
+    async with asyncio.timeout(30):
+        with pytest.raises(ServerError, match="the disk is full"):
+            await engine.models.wait("mine")
+    monkeypatch.setattr(engine.models._catalog, "change", change)
+    assert (await engine.models.wait("mine")).status is ModelStatus.READY
+
+
 async def test_m01_a_completion_waits_for_a_model_that_is_being_made(engine: Engine) -> None:
     await engine.models.create(spec())
     assert await complete(engine, "mine") == "a b"

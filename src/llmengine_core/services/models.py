@@ -118,7 +118,13 @@ class Models:
     async def wait(self, name: str, *, caller: str = "root") -> ModelRecord:
         """Wait until a model that is being made ready is READY or has failed."""
         while (record := await self.get(name, caller=caller)).is_pending:
-            await asyncio.wait([self._serving.make_ready(name)])
+            making = self._serving.make_ready(name)
+            await asyncio.wait([making])
+            failed = None if making.cancelled() else making.exception()
+            if failed is not None:
+                now = await self.get(name, caller=caller)
+                if now.is_pending and (now.spec, now.pending) == (record.spec, record.pending):
+                    raise failed  # it could not even be noted: on a full disk, for instance
         return record
 
     async def download(
