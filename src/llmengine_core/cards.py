@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 
 from llmengine_core.cache import Layout
 from llmengine_core.cache.records import read_record
@@ -56,5 +57,10 @@ async def _is_here(
 
 def _fetched(layout: Layout) -> set[str]:
     """The URLs of what was fetched as it is."""
-    records = [read_record(path) for path in layout.entries.glob("*/record.json")]
-    return {record.source for record in records if record is not None and record.kind == "fetched"}
+    found = set()
+    for path in layout.entries.glob("*/record.json"):
+        with suppress(OSError):  # one that can't be read now; whoever needs the weights hears of it
+            record = read_record(path)
+            if record is not None and record.kind == "fetched":
+                found.add(record.source)
+    return found

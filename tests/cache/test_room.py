@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import tempfile
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -251,6 +253,26 @@ def test_what_is_fetched_at_once_beyond_the_bound_is_kept_with_a_note(
     assert all(weights.path.exists() for weights in asyncio.run(work()))
     assert not unused.path.exists()
     assert "take 12000 bytes, and weights_size allows 10000: all of them are in use" in caplog.text
+    cache.close()
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = WeightsCache(tmp_path, size=10_000)
+    used = fetch(Source({"m.gguf": b"u" * 1000}), cache)
+    real = Path.open
+
+    def failing(self: Path, *args: Any, **given: Any) -> Any:
+        if self.name == "record.json":
+            raise OSError(errno.EIO, "the disk fails")
+        return real(self, *args, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing)
+        with pytest.raises(OSError, match="the disk fails"):
+            prune(cache, 0)
+    assert (used.path / "m.gguf").read_bytes() == b"u" * 1000
     cache.close()
 
 

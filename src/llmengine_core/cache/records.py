@@ -71,7 +71,10 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record there; None where there is none, or none that can be understood."""
+    """The record there; None where there is none, or none that can be understood.
+
+    Raises ``OSError`` where that can't be told now: what it names may be in use.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             found = json.loads(file.read(LIMIT))
@@ -79,5 +82,7 @@ def read_record(path: Path) -> Record | None:
             return None
         files = tuple(StoredFile(each["name"], each["size"], each["sha256"]) for each in found.pop("files"))
         return Record(**found, files=files)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
