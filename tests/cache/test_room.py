@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cache.sources import Broken, Fault, Source, content_of, nobody_looks
+from tests.cache.sources import Broken, Fault, Source, content_of, nobody_looks, sha256
 
 from llmengine_core.cache import Weights, WeightsCache, Work, make_room, take_stock
 from llmengine_core.cache.inventory import STALE_SECONDS
@@ -273,6 +273,20 @@ def test_what_cannot_be_read_now_is_not_taken_for_leftovers(
         with pytest.raises(OSError, match="the disk fails"):
             prune(cache, 0)
     assert (used.path / "m.gguf").read_bytes() == b"u" * 1000
+    cache.close()
+
+
+def test_a_link_in_the_place_of_a_partial_file_is_not_followed(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, size=10_000)
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody's")
+    other.chmod(0o640)
+    cache.layout.partial.mkdir(parents=True)
+    (cache.layout.partial / sha256(b"u" * 1000)).symlink_to(other)
+    with pytest.raises(OSError, match="symbolic link"):
+        fetch(Source({"m.gguf": b"u" * 1000}), cache)
+    assert other.read_bytes() == b"somebody's"
+    assert other.stat().st_mode & 0o777 == 0o640
     cache.close()
 
 

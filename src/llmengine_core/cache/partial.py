@@ -36,7 +36,8 @@ class PartialFile:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            self._path.chmod(0o600)  # of one that was whole already
+            if not self._path.is_symlink():  # of which the rights would be changed where it leads to
+                self._path.chmod(0o600)  # of one that was whole already
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if os.fstat(self._descriptor).st_size > most:
             os.ftruncate(self._descriptor, 0)
