@@ -60,6 +60,12 @@ def test_a_table_without_rows_is_nothing() -> None:
     assert list(table(("A",), [])) == []
 
 
+def test_names_command_no_terminal() -> None:
+    evil = "a\x1b[31mb\n\x9bc"
+    assert list(table(("A",), [(evil,)])) == ["A", "a?[31mb??c"]
+    assert list(fields_of({"name": evil})) == ["name  a?[31mb\n?c"]
+
+
 def test_fields_without_a_value_are_left_out() -> None:
     assert list(fields_of({"name": "n", "reason": None, "id": 0})) == ["name    n", "id      0"]
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 __all__ = ["as_json", "count_text", "fields_of", "size_text", "table"]
 
+LINES = "\n"
+"""What may be in a value of several lines."""
+
 
 def as_json(value: object, *, indent: int | None = None) -> str:
     """JSON text of plain values, dataclasses, paths and sets; readable where standard output takes UTF-8."""
@@ -30,21 +33,28 @@ def _plain(value: object) -> object:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """Rows under a header, each column as wide as its widest cell; nothing where there are no rows."""
+    """Rows under a header, each column as wide as its widest cell; nothing where there are no rows.
+
+    Names are whatever somebody gave: what could end a line or command a terminal is shown as "?".
+    """
     if not rows:
         return
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    cells = [[_harmless(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def fields_of(values: Mapping[str, object]) -> Iterator[str]:
-    """One line for each field that has a value."""
+    """One line for each field that has a value, harmless as in a ``table``; a value may have several lines."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
         if value is not None:
-            yield f"{name.ljust(width)}  {value}"
+            yield f"{name.ljust(width)}  {_harmless(str(value), besides=LINES)}"
+
+
+def _harmless(text: str, *, besides: str = "") -> str:
+    return "".join(each if each.isprintable() or each in besides else "?" for each in text)
 
 
 def size_text(size: float) -> str:
