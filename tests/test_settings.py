@@ -31,6 +31,12 @@ def test_lists_are_names_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().plugins == ("one", "two")
 
 
+@pytest.mark.parametrize(("text", "size"), [("50Gi", 50 << 30), ("1.5GiB", 3 << 29), ("5G", 5 * 10**9)])
+def test_sizes_are_written_as_everywhere(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+    monkeypatch.setenv("LLMENGINE_WEIGHTS_SIZE", text)
+    assert load_settings().weights_size == size
+
+
 def test_an_empty_home_is_the_default_and_an_empty_list_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMENGINE_HOME", "")
     monkeypatch.setenv("LLMENGINE_PLUGINS", "")

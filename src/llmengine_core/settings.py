@@ -31,6 +31,11 @@ def _names(value: object) -> object:
     return value
 
 
+def _bytes(given: Any) -> Any:
+    """50Gi, as sizes are written elsewhere, is 50GiB."""
+    return f"{given}B" if isinstance(given, str) and given.endswith("i") else given
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
 
@@ -69,7 +74,7 @@ class Settings(BaseSettings):
     private_hosts: Names = ()
     """Hosts that URLs of users may lead to although they are not public: names, addresses, or networks such as
     10.0.0.0/8. Others on private, loopback and link-local addresses are refused."""
-    weights_size: Annotated[ByteSize, Field(gt=0)] = ByteSize(200 << 30)
+    weights_size: Annotated[ByteSize, BeforeValidator(_bytes), Field(gt=0)] = ByteSize(200 << 30)
     """Most that fetched and derived weights may take on this machine together; beyond it those go first that were
     used longest ago, never those in use."""
     allow_remote_code: bool = False
