@@ -105,3 +105,18 @@ async def test_what_is_not_there_or_not_allowed_says_so(server: Web) -> None:
     with pytest.raises(Absent, match="PRIVATE_HOSTS"):
         await seen(server, "/none", UrlPolicy(lookup=lambda host: ["127.0.0.1"]))
     assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize(
+    "written", ["s3://AKID:3cret@bucket/folder", "s3://AKID:3/cret@bucket", "gs://name:3cret@bucket?x=3cret"]
+)
+def test_a_password_in_a_url_of_another_scheme_is_not_shown(written: str) -> None:
+    assert "3cret" not in shown(written)
+    assert "/cret" not in shown(written)
+
+
+@pytest.mark.parametrize(
+    "written", ["s3://bucket/a:b@c", "hf://org/name@refs%2Fpr%2F1", "file:///a:b@c", "/a:b@c", "a://b:9000/c"]
+)
+def test_other_locations_are_shown_as_they_are(written: str) -> None:
+    assert shown(written) == written

@@ -10,6 +10,8 @@ from llmengine_core.urls import shown_url
 __all__ = ["HERE", "WEB", "Absent", "Unreachable", "scheme_of", "shown", "split_location"]
 
 URL = re.compile(r"([a-z][a-z0-9+.-]*)://.*|(file):.*", re.DOTALL | re.IGNORECASE)
+WITH_COLON = re.compile(r"[^:/]+://[^/]*:")
+"""The beginning of a URL that may hold a password before its host, as no URL of ours does."""
 HERE = ("file", "package")
 """Schemes of what is on this machine."""
 WEB = ("http", "https")
@@ -48,4 +50,9 @@ def split_location(url: str) -> tuple[str, str]:
 
 def shown(location: str) -> str:
     """A location for people: without what grants access to it."""
-    return shown_url(location) if scheme_of(location) in WEB else location
+    scheme = scheme_of(location)
+    if scheme in WEB:
+        return shown_url(location)
+    if scheme is None or scheme in HERE or not WITH_COLON.match(location):
+        return location
+    return f"{scheme}://…" if "@" in location else shown_url(location)

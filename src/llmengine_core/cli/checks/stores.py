@@ -11,6 +11,7 @@ from llmengine_core.cli.checks.finding import Finding
 from llmengine_core.errors import LLMEngineError
 from llmengine_core.interfaces.storage import StorageError
 from llmengine_core.interfaces.store import Store, StoreError
+from llmengine_core.locations import shown
 from llmengine_core.registry import Registry
 from llmengine_core.settings import Settings
 from llmengine_core.urls import UrlPolicy, shown_url
@@ -66,12 +67,12 @@ def storage(settings: Settings, registry: Registry) -> Iterator[Finding]:
 
 def _unserved(field: str, url: str) -> Finding:
     scheme = urlsplit(url).scheme
-    return Finding("broken", f"{field}={url!r}: no plugin that was loaded serves {scheme!r} URLs")
+    return Finding("broken", f"{field}={shown(url)!r}: no plugin that was loaded serves {scheme!r} URLs")
 
 
 def _tried(look: Callable[[], Coroutine[object, object, None]], url: str) -> Finding:
     try:
         asyncio.run(look())
     except (LLMEngineError, StoreError, StorageError) as error:
-        return Finding("broken", f"{url}: {error}")
-    return Finding("ok", url)
+        return Finding("broken", f"{shown(url)}: {error}")
+    return Finding("ok", shown(url))
