@@ -93,12 +93,16 @@ async def test_an_override_stands_in_for_the_version_that_others_ask_for(
     assert found.manifest.packages["gears"] == "2.0"
 
 
+@pytest.mark.parametrize(
+    "project", ["", '[project]\nname = "around"\nversion = "1"\n[tool.uv.workspace]\nmembers = []\n']
+)
 def test_the_settings_of_a_project_around_it_are_not_taken(
-    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch, project: str
 ) -> None:
     monkeypatch.delenv("UV_NO_CONFIG")
     home.mkdir()
-    (home / "pyproject.toml").write_text('[tool.uv]\nconstraint-dependencies = ["gears==2.0"]\n')
+    settings = f'{project}[tool.uv]\nconstraint-dependencies = ["gears==2.0"]\n'
+    (home / "pyproject.toml").write_text(settings)
     monkeypatch.chdir(home)
     assert asyncio.run(build(home, recipe(), tool=UV)).problem is None
 

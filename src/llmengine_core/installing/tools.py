@@ -19,12 +19,16 @@ from llmengine_core.types.progress import OnProgress, Progress
 
 __all__ = ["PIP", "Listener", "Tool", "find_tool", "uv"]
 
-REQUIREMENTS, CONSTRAINTS, OVERRIDES, SETTINGS = (
+REQUIREMENTS, CONSTRAINTS, OVERRIDES, PROJECT = (
     "requirements.txt",
     "constraints.txt",
     "overrides.txt",
-    "uv.toml",
+    "pyproject.toml",
 )
+ALONE = """\
+# Keeps uv from taking the settings of a project around this folder, and the constraints of its workspace.
+[tool.uv.workspace]
+"""
 
 TAKEN_OVER = {
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", ("UV_INDEX_URL",)),
@@ -74,7 +78,7 @@ class Tool:
         pins = [f"{name}=={version}" for name, version in recipe.pins.items()]
         for name, lines in ((REQUIREMENTS, wanted), (CONSTRAINTS, pins), (OVERRIDES, recipe.overrides)):
             (folder / name).write_text("".join(f"{line}\n" for line in lines))
-        (folder / SETTINGS).write_text("# Keeps uv from taking those of a project around this folder.\n")
+        (folder / PROJECT).write_text(ALONE)
 
     def install(self, recipe: Recipe, folder: Path, environ: Mapping[str, str]) -> list[str]:
         """The command that installs what was prepared."""
