@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.services.mortal import Crash, End, Life, MortalStorage, MortalStore
 
 from llmengine_core.errors import NotFoundError, ServerError
+from llmengine_core.interfaces.storage import StorageError
 from llmengine_core.records import from_json
 from llmengine_core.services.arrivals import BEATS, LEASE, TABLE
 from llmengine_core.services.files import Files
@@ -188,6 +189,37 @@ async def test_l01_a_sweep_that_crashes_at_any_step_is_carried_on_by_the_next() 
         if not life.reached:
             assert last > 10
             return
+
+
+class Stubborn(MemoryStorage):
+    """Where some objects can't be removed."""
+
+    kept: frozenset[str] = frozenset()
+
+    async def delete(self, key: str) -> bool:
+        if key.removeprefix("files/") in self.kept:
+            raise StorageError("denied")
+        return await super().delete(key)
+
+
+@given(kept=st.sets(st.integers(0, 3)))
+async def test_l01_what_cannot_be_removed_keeps_a_sweep_from_nothing_else(kept: set[int]) -> None:
+    world = World()
+    world.storage = stubborn = Stubborn(world.url)
+    ids = [await upload(world.files()) for _ in range(4)]
+    stubborn.kept = frozenset(ids)
+    for file_id in ids:
+        with pytest.raises(ServerError, match="files sweep"):
+            await world.files().delete(file_id)
+    stubborn.kept = frozenset(ids[number] for number in kept)
+    if kept:
+        with pytest.raises(
+            ServerError, match=f"^{4 - len(kept)} files .* {len(kept)} could not be: .*denied"
+        ):
+            await world.files().sweep()
+    else:
+        assert {record.id for record in await world.files().sweep()} == set(ids)
+    assert await world.objects() == stubborn.kept
 
 
 WORKS = st.sampled_from(["upload", "delete", "sweep", "list"])

@@ -75,15 +75,24 @@ class Departures:
         return file.status is FileStatus.LEAVING
 
     async def sweep(self, *, dry_run: bool) -> list[FileRecord]:
-        """Remove all that was left; gives it."""
+        """Remove all that was left; gives it. Raises ``ServerError`` in the end where some could not be removed."""
         swept: list[FileRecord] = []
+        failed: list[ServerError] = []
         async with aclosing(self.files()) as files:
             async for file, version in files:
                 if self.is_left(file):
-                    with suppress(RowConflict):  # somebody works on it after all
+                    try:
                         if not dry_run:
                             await self.remove(file, version)
                         swept.append(file)
+                    except RowConflict:
+                        pass  # somebody works on it after all
+                    except ServerError as error:
+                        failed.append(error)
+        if failed:
+            raise ServerError(
+                f"{len(swept)} files that were left are removed now, {len(failed)} could not be: {failed[0].message}"
+            ) from failed[0]
         return swept
 
     async def glance(self, after: str) -> None:
