@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tests.servers.proxy import Asked, Fault, FaultProxy, fault_proxy, in_turn
 
 from llmengine_core.interfaces.storage import ObjectExists, ObjectMissing, PreconditionFailed, StorageError
 from llmengine_core.testing.contracts.storages.ground import content
-from llmengine_s3 import client, uploads
+from llmengine_s3 import answers, client, uploads
 from llmengine_s3 import storage as storage_module
 from llmengine_s3.storage import S3Storage
 from llmengine_s3.uploads import EQUAL_PARTS, MAX_PARTS, PART, part_size, parts_of
@@ -126,6 +127,31 @@ async def test_parts_are_made_again_and_none_are_left(proxy: FaultProxy, only_se
             await storage.put("l", large())
     assert only_server.unfinished(bucket) == []
     assert list(only_server.contents(bucket)) == ["k"]
+
+
+class Refusing:
+    """Begins uploads, and takes no part of them."""
+
+    async def call(self, request: client.Request) -> client.Answer:
+        if "uploads" in request.query:
+            return client.Answer(200, {}, b"<A><UploadId>1</UploadId></A>", uncertain=False)
+        raise client.Refused(answers.Fault(403, "AccessDenied", "", ""))
+
+
+async def test_all_parts_that_fail_at_once_are_asked_why() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+
+    async def upload() -> None:
+        async with uploads.Upload(cast("client.Client", Refusing()), "k", {}) as begun:
+            for number in (1, 2, 3):
+                await begun.put(number, b"part")
+            await begun.complete({})
+
+    with pytest.raises(client.Refused):
+        await upload()
+    gc.collect()
+    assert told == []
 
 
 @pytest.mark.parametrize("stage", ["?uploads=", "partNumber=2", "partNumber=3", "?uploadId="])

@@ -58,6 +58,7 @@ class CredentialSource:
             or self._asking.get_loop() is not asyncio.get_running_loop()
         ):
             self._asking = asyncio.ensure_future(self._look())
+            self._asking.add_done_callback(_heard)
         try:
             return await asyncio.shield(self._asking)
         except StorageError:
@@ -82,3 +83,9 @@ class CredentialSource:
         if self._asking is not None and not self._asking.done():
             self._asking.cancel()
             await asyncio.wait([self._asking])
+
+
+def _heard(asked: asyncio.Task[Credentials]) -> None:
+    """Ask how it ended, for callers that were cancelled while they waited."""
+    if not asked.cancelled():
+        asked.exception()

@@ -132,8 +132,11 @@ class Upload:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for each in done:
             del self._tasks[each]
-        for each in done:
-            each.result()
+        failed = [
+            error for each in done if (error := each.exception()) is not None
+        ]  # all are asked for theirs
+        if failed:
+            raise failed[0]
 
     async def _abort(self) -> None:
         """Stop what is under way, and have the server forget it; what can't be told to it, a lifecycle rule ends."""
