@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -89,17 +90,15 @@ def fetch(home: Path, sizes: dict[str, int]) -> Path:
     files = tuple(CheckpointFile(name=name, size=size, etag="made") for name, size in sizes.items())
     facts = CheckpointFacts(url="made://up/model", files=files)
     cache = WeightsCache(home, size=1 << 50)
-    work = cache.fetched(facts, Work("model", lambda _: None), storage=lambda _: Made(sizes), look=looked)
+
+    async def path() -> Path:
+        work = Work("model", lambda _: None)
+        return (await cache.fetched(facts, work, storage=lambda _: Made(sizes), look=looked)).path
+
     try:
-        return asyncio.run(_first(work))
+        return asyncio.run(path())
     finally:
         cache.close()
-
-
-async def _first(work: object) -> Path:
-    weights = await work  # type: ignore[misc]
-    found: Path = weights.path
-    return found
 
 
 def written(folder: Path, sizes: dict[str, int]) -> None:
@@ -131,13 +130,13 @@ def folder_of_files(where: Path, mib: int) -> dict[str, float]:
 
     for run in range(RUNS):
         home, plain, copy = where / f"home{run}", where / f"plain{run}", where / f"copy{run}"
-        measure("written", lambda plain=plain: written(plain, sizes))  # type: ignore[misc]
-        measure("cold", lambda home=home: fetch(home, sizes))  # type: ignore[misc]
-        measure("warm", lambda home=home: fetch(home, sizes))  # type: ignore[misc]
-        measure("copied", lambda plain=plain, copy=copy: shutil.copytree(plain, copy))  # type: ignore[misc]
+        measure("written", partial(written, plain, sizes))
+        measure("cold", partial(fetch, home, sizes))
+        measure("warm", partial(fetch, home, sizes))
+        measure("copied", partial(shutil.copytree, plain, copy))
         for blob in (home / "weights" / "blobs").iterdir():
             os.utime(blob)
-        measure("changed", lambda home=home: fetch(home, sizes))  # type: ignore[misc]
+        measure("changed", partial(fetch, home, sizes))
         for each in (home, plain, copy):
             shutil.rmtree(each)
     found = {f"{name} (s)": statistics.median(each) for name, each in times.items()}
